@@ -360,7 +360,11 @@ async fn frames_messages_and_bytes_are_those_on_the_wire() {
         sent.await.unwrap();
     }
     // The end of the last stream follows its reply.
-    all_run().await;
+    let ended = |stats: Snapshot, path: &str, count: u64| {
+        let method = stats.method(path);
+        method.is_some_and(|method| method.received.messages == count)
+    };
+    eventually("its end", || ended(raw.stats(), "/stream", 5)).await;
     let (sent, received) = {
         let sent = tapped.to_server.lock().unwrap();
         let received = tapped.to_client.lock().unwrap();
@@ -401,7 +405,10 @@ async fn frames_messages_and_bytes_are_those_on_the_wire() {
             .is_some_and(|note| note.codes.ok() == 3)
     };
     eventually("the notes", notes).await;
-    all_run().await;
+    eventually("the end of uploads", || {
+        ended(server.stats(), "/shop/upload", 3)
+    })
+    .await;
     let (sent, received) = {
         let sent = tapped.to_server.lock().unwrap();
         let received = tapped.to_client.lock().unwrap();

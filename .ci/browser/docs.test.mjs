@@ -25,6 +25,18 @@ async function started(t, options) {
     return { url, address, kill, window, visit };
 }
 
+/** Serves the page of the gateway at `url` before services that are made up; calls get `reply`. Returns the page's address. */
+async function madeUp(t, url, services, reply = '') {
+    const real = await fetch(`${url}docs/`);
+    const page = await real.text();
+    const replies = { '/docs/': page, '/description.json': JSON.stringify({ services }) };
+    return `${await serve(t, (request, response) => {
+        response.setHeader('content-type', request.url === '/docs/' ? 'text/html' : 'application/json');
+        response.setHeader('content-security-policy', real.headers.get('content-security-policy'));
+        response.end(replies[request.url] ?? reply);
+    })}/docs/`;
+}
+
 const send = page => page.getByRole('button', { name: 'Send' }).click();
 const answer = page => page.locator('.answer pre').first();
 const messages = page => page.locator('.answer li > :nth-child(3)');
@@ -240,10 +252,44 @@ test('a subscription is resumed after the gateway was killed', async t => {
     assert.deepEqual(ids, Array.from({ length: 18 }, (_, index) => FIRST + BigInt(index)));
 });
 
+test('forms write JSON as serde reads it', async t => {
+    const { url, window } = await started(t);
+    const field = (name, type, more) => ({ name, type, ...more });
+    const struct = (...fields) => ({ shape: { struct: { fields } } });
+    const choice = (tagging, ...variants) => ({ shape: { enum: { tagging, variants } } });
+    const types = {
+        Adjacent: choice({ adjacent: { tag: 't', content: 'c' } }, { name: 'A' }, { name: 'B', shape: { tuple: ['u8', 'text'] } }),
+        Internal: choice({ internal: { tag: 'k' } }, { name: 'A', shape: { struct: [field('x', 'i8')] } },
+            { name: 'B', shape: { newtype: { named: 'Outer' } } }),
+        Untagged: choice('untagged', { name: 'A', shape: { newtype: 'u8' } }, { name: 'B', shape: { newtype: 'text' } }),
+        External: choice('external', { name: 'A', shape: { newtype: { named: 'External' } } }, { name: 'B' }),
+        Inner: struct(field('deep', 'f64'), field('left_out', 'u8', { default: true })),
+        Outer: struct(field('own', 'bool'), field('inner', { named: 'Inner' }, { flatten: true }), field('never', 'u8', { write_only: true })),
+        Unit: { shape: 'unit' },
+    };
+    const args = Object.keys(types).map(name => field(name, { named: name })).concat(Object.entries({
+        list: { seq: 'u16' }, array: { array: ['u8', 9] }, pair: { tuple: ['i64', 'char'] }, map: { map: ['u8', 'bool'] }, bytes: 'bytes',
+        optional: { option: 'u8' }, both: { by_format: { readable: 'text', compact: 'u128' } }, any: 'any',
+    }).map(([name, type]) => field(name, type)));
+    const methods = [{ name: 'm', path: '/m', args, result: 'unit', http: { path: 's/m', get: false } }];
+    const page = await open(t, window, `${await madeUp(t, url, [{ service: 's', methods, types }])}#/s/m`);
+    const written = async () => JSON.parse(await page.getByLabel('Arguments as JSON').inputValue());
+    assert.deepEqual(await written(), {
+        Adjacent: { t: 'A' }, Internal: { k: 'A', x: 0 }, Untagged: 0, External: 'B', Inner: { deep: 0 }, Outer: { own: false, deep: 0 },
+        Unit: null, list: [], array: [0, 0, 0, 0, 0, 0, 0, 0, 0], pair: [0, 'x'], map: {}, bytes: [], both: '', any: null,
+    });
+    for (const index of [0, 1, 2]) await page.getByLabel('Variant').nth(index).selectOption('B');
+    for (const add of await page.getByRole('button', { name: 'Add' }).all()) await add.click();
+    await page.getByLabel('Key').fill('7');
+    await page.getByLabel('Send optional').check();
+    const { Adjacent, Internal, Untagged, list, map, optional } = await written();
+    assert.deepEqual({ Adjacent, Internal, Untagged, list, map, optional }, {
+        Adjacent: { t: 'B', c: [0, ''] }, Internal: { k: 'B', own: false, deep: 0 }, Untagged: '', list: [0], map: { 7: false }, optional: 0,
+    });
+});
+
 test('what a hostile service says is shown as text', async t => {
     const { url, window } = await started(t);
-    const real = await fetch(`${url}docs/`);
-    const page = await real.text();
     const hostile = '<img src=x onerror=alert(1)>\'"</script><script>alert(1)</script>\u202e`${alert(1)}`';
     const type = { named: '__proto__' };
     const method = { name: hostile, path: `/${hostile}`, doc: hostile, deprecated: hostile, auth: hostile, kind: 'hostile',
@@ -253,14 +299,8 @@ test('what a hostile service says is shown as text', async t => {
     const types = JSON.parse('{"__proto__": null}');
     Object.defineProperty(types, '__proto__', { value: { shape, doc: hostile }, enumerable: true });
     const services = [{ service: hostile, doc: hostile, methods: [method], types }];
-    const replies = { '/docs/': page, '/description.json': JSON.stringify({ services }) };
     const malformed = `]}{${JSON.stringify(hostile)}:{"a":[`;
-    const address = await serve(t, ({ url }, response) => {
-        response.setHeader('content-type', url === '/docs/' ? 'text/html' : 'application/json');
-        response.setHeader('content-security-policy', real.headers.get('content-security-policy'));
-        response.end(replies[url] ?? malformed);
-    });
-    const shown = await open(t, window, `${address}/docs/`);
+    const shown = await open(t, window, await madeUp(t, url, services, malformed));
     shown.on('dialog', () => assert.fail('a script of the service has run'));
     await shown.locator('#list a').click();
     await reads(shown.getByRole('heading', { level: 1 }), hostile.slice(0, 20));

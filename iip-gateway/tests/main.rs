@@ -18,4 +18,5 @@ mod times;
 mod tls;
 mod typed;
 mod typed_builds;
+mod typed_http2;
 mod typed_streams;

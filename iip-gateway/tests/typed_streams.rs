@@ -5,18 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Bytes, Frame};
-use hyper::client::conn::http2::handshake;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use iip_gateway::{AccessLog, Gateway, Group, LogFormat, Route, TypedOptions};
-use iip_rpc::Streaming;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
-use crate::common::{GUARD, Http, all_run, ask, bound, passes, until, within};
-use crate::http2;
+use crate::common::{GUARD, Http, all_run, ask, bound, passes, within};
 use crate::shop::{Order, Shop, call, problem};
 
 const EVENTS: &str = "Accept: text/event-stream\r\n";
@@ -296,78 +287,11 @@ async fn lines_and_streams_of_clients_have_limits() {
 }
 
 #[tokio::test]
-async fn both_directions_need_http2() {
+async fn both_directions_are_refused_in_http1() {
     let shop = Shop::new().await;
     let reply = ask(shop.address, chunked("doubled", &["1\n"])).await;
     assert_eq!(reply.status, 505);
     assert!(reply.body.contains("HTTP/2"), "{}", reply.body);
-
-    let stream = TcpStream::connect(shop.address).await.unwrap();
-    let made = handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (mut sender, connection) = made.unwrap();
-    tokio::spawn(connection);
-    let (lines, body) = Streaming::<Frame<Bytes>>::channel(1);
-    let request = Request::post("http://a/shop.v1.Orders/doubled")
-        .header("content-type", "application/x-ndjson")
-        .body(StreamBody::new(body))
-        .unwrap();
-    let response = within("the reply", sender.send_request(request))
-        .await
-        .unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    let mut doubled = response.into_body();
-    for number in 1..=100_u32 {
-        let line = Bytes::from(format!("{number}\n"));
-        lines.send(Frame::data(line)).await.unwrap();
-        let frame = within("a line", doubled.frame()).await.unwrap().unwrap();
-        assert_eq!(frame.into_data().unwrap(), format!("{}\n", number * 2));
-    }
-    lines.finish();
-    let rest = within("the end", doubled.collect()).await.unwrap();
-    assert_eq!(rest.to_bytes(), "");
-    shop.until_running(0).await;
-}
-
-#[tokio::test]
-async fn an_idle_stream_of_http2_stays_open() {
-    let shop = Shop::new().await;
-    let stream = TcpStream::connect(shop.address).await.unwrap();
-    let made = handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (mut sender, connection) = made.unwrap();
-    tokio::spawn(connection);
-    let request = Request::get("http://a/shop.v1.Orders/watch");
-    let request = request.body(http_body_util::Empty::<Bytes>::new()).unwrap();
-    let response = within("the reply", sender.send_request(request))
-        .await
-        .unwrap();
-    let mut body = response.into_body();
-    shop.seen.topic.publish(order(1)).await;
-    within("a value", body.frame()).await.unwrap().unwrap();
-    for _ in 0..20 {
-        passes(Duration::from_secs(10)).await;
-        all_run().await;
-    }
-    shop.seen.topic.publish(order(2)).await;
-    let frame = within("a value", body.frame()).await.unwrap().unwrap();
-    assert_eq!(frame.into_data().unwrap(), "{\"id\":2,\"note\":null}\n");
-    assert_eq!(shop.gateway.connections(), 1);
-}
-
-#[tokio::test]
-async fn a_client_of_http2_that_has_gone_silently_ends_its_stream() {
-    let shop = Shop::new().await;
-    let mut stream = http2::raw(shop.address).await;
-    let list = "/shop.v1.Orders/list?count=1&then=wait";
-    let request = http2::frame(1, 0x5, 1, &http2::get_block(list));
-    stream.write_all(&request).await.unwrap();
-    shop.until_running(1).await;
-    // It replies to no ping.
-    for _ in 0..8 {
-        passes(Duration::from_secs(10)).await;
-        all_run().await;
-    }
-    shop.until_running(0).await;
-    until("the end", || shop.gateway.connections() == 0).await;
 }
 
 #[tokio::test]

@@ -18,17 +18,15 @@ const WHOLE: &str = "q";
 pub(super) fn of_query(found: &Found, parts: &Parts) -> Result<Bytes, Failure> {
     let method = found.method();
     let raw = parts.uri.query().unwrap_or_default().as_bytes();
-    let query = Query::new(raw);
-    if raw.contains(&b';')
-        || raw
-            .split(|byte| *byte == b'&')
-            .filter(|pair| !pair.is_empty())
-            .count()
-            != query.iter().count()
-    {
-        return Err(Failure::invalid("the query has a malformed escape"));
+    let pairs: Vec<_> = Query::new(raw).iter().collect();
+    // Pairs that cannot be read are left out there.
+    let sent = raw
+        .split(|byte| *byte == b'&')
+        .filter(|pair| !pair.is_empty());
+    if sent.count() != pairs.len() {
+        let detail = "the query has a malformed escape, or a semicolon";
+        return Err(Failure::invalid(detail));
     }
-    let pairs: Vec<_> = query.iter().collect();
     let has_own = method.args.iter().any(|arg| arg.name == WHOLE);
     if let [(name, whole)] = &*pairs
         && name == WHOLE

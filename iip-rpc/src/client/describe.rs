@@ -6,7 +6,7 @@ use iip_schema::file::{Limits, parse_description};
 
 use super::Client;
 use super::compatibility::ask;
-use super::failure::{call_status, not_sent};
+use super::failure::call_status;
 use crate::hello::RpcPeer;
 use crate::schema::served::{DESCRIBE, LIST};
 use crate::schema::{ServerDescription, ServiceSummary};
@@ -15,10 +15,13 @@ use crate::status::Status;
 /// The number of services of a server that are asked for.
 const MAX_SERVICES: usize = 1024;
 
+/// The size of all descriptions of a server together, in bytes.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
 impl Client {
-    /// Asks a server what its services are. With several backends it asks one of them, which may
-    /// have another build than others. A service whose description is not valid is left out, and
-    /// logged.
+    /// Asks a server for the descriptions of its services: at most 1,024, of 16 MiB together. With
+    /// several backends it asks one of them, which may have another build than others. A service
+    /// whose description is not valid is left out, and logged.
     ///
     /// # Errors
     ///
@@ -42,12 +45,17 @@ impl Client {
             if list.len() > MAX_SERVICES {
                 let count = list.len();
                 let text = format!("the server has {count} services, more than {MAX_SERVICES}");
-                return Err(not_sent(Status::resource_exhausted(text)));
+                return Err(Status::resource_exhausted(text));
             }
-            let mut services = Vec::new();
+            let (mut services, mut bytes) = (Vec::new(), 0_usize);
             for summary in list {
                 let service = &summary.service;
                 let reply = ask(&connection, DESCRIBE, service, deadline).await??;
+                bytes = bytes.saturating_add(reply.len());
+                if bytes > MAX_BYTES {
+                    let text = format!("the server's descriptions exceed {MAX_BYTES} bytes");
+                    return Err(Status::resource_exhausted(text));
+                }
                 match parse_description(&reply, &Limits::default()) {
                     Ok(description) => services.push(description),
                     Err(error) => {

@@ -89,13 +89,17 @@ impl CallTable {
     }
 
     /// Completes a one-way call, which counts as one that took no time.
-    pub(super) fn complete_one_way(&mut self, proto: &mut proto::Connection, call: CallId) {
+    pub(super) fn complete_one_way(
+        &mut self,
+        proto: &mut proto::Connection,
+        call: CallId,
+        wakers: &mut Vec<Waker>,
+    ) {
         if let Some(slot) = self.slots.get_mut(call) {
             let method = slot.method.take();
             proto.stats.ended_by(method, Duration::ZERO, OK);
         }
-        // Its caller has not awaited it yet.
-        self.complete(call, Bytes::new(), &mut Vec::new());
+        self.complete(call, Bytes::new(), wakers);
     }
 
     /// Fails a call. All calls that fail end here.

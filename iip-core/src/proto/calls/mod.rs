@@ -258,7 +258,7 @@ impl CallTable {
                     proto.stats.not_sent(size);
                 }
                 if start.mode == Mode::OneWay {
-                    self.complete_one_way(proto, call);
+                    self.complete_one_way(proto, call, &mut Vec::new());
                 }
             }
             None => {

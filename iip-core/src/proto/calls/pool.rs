@@ -164,7 +164,7 @@ impl CallTable {
                             proto.deferred.drop_body(body);
                         }
                         if mode == Mode::OneWay {
-                            self.complete_one_way(proto, call);
+                            self.complete_one_way(proto, call, wakers);
                         }
                         self.on_stream_sent(proto, call, channel, wakers);
                     }
