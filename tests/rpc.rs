@@ -31,6 +31,7 @@ mod overload;
 mod plain;
 mod policies;
 mod reconnect;
+mod recorded_calls;
 mod retry;
 mod rolling_restart;
 mod serving;
