@@ -4,7 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use iip_rpc::{Client, Code, Execution, Server};
+use std::future::Future;
+use std::pin::Pin;
+
+use iip_core::sniff::Protocol;
+use iip_core::{ProtocolConnection, ProtocolHandler};
+use iip_rpc::{Client, Code, Execution, Server, ServerBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::Level;
@@ -80,30 +85,30 @@ async fn a_client_at_the_port_of_another_protocol_reports_which_and_what_to_chan
     }
 }
 
+/// Serves whatever it gets, by closing it.
+#[derive(Debug)]
+struct Anything;
+
+impl ProtocolHandler for Anything {
+    fn accepts(&self, _: Protocol) -> bool {
+        true
+    }
+
+    fn serve(&self, _: ProtocolConnection) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async {})
+    }
+}
+
 #[test]
 fn a_server_logs_which_protocol_seems_to_connect() {
     alone("a_server_logs_which_protocol_seems_to_connect", || async {
         let logs = Logs::captured();
+        logs_protocols(&logs, Server::builder(), &CLIENTS).await;
+        // A handler of other protocols gets HTTP, and what is not known.
+        let config = Server::builder().fallback_protocol(Anything);
+        logs_protocols(&logs, config, &CLIENTS[2..]).await;
         let server = Server::builder().bind("127.0.0.1:0").await.unwrap();
-        for (protocol, first) in CLIENTS {
-            let mut stream = TcpStream::connect(server.local_addr().unwrap())
-                .await
-                .unwrap();
-            stream.write_all(first).await.unwrap();
-            // A client that waits for a greeting gets none.
-            stream.shutdown().await.unwrap();
-            let _ = within("the end", stream.read_to_end(&mut Vec::new())).await;
-            logs.until("the line", |lines| {
-                lines.iter().any(|line| {
-                    let error = line.get("error").unwrap_or_default();
-                    line.level == Level::WARN
-                        && error.contains(&format!("seems to speak {protocol}, not IIP"))
-                })
-            })
-            .await;
-        }
         // A broken peer is not reported as another protocol.
-        logs.take();
         let mut stream = TcpStream::connect(server.local_addr().unwrap())
             .await
             .unwrap();
@@ -119,4 +124,26 @@ fn a_server_logs_which_protocol_seems_to_connect() {
         .await;
         assert!(logs.take().iter().all(|line| line.level != Level::WARN));
     });
+}
+
+async fn logs_protocols(logs: &Logs, config: ServerBuilder, clients: &[(&str, &[u8])]) {
+    let server = config.bind("127.0.0.1:0").await.unwrap();
+    for (protocol, first) in clients {
+        let mut stream = TcpStream::connect(server.local_addr().unwrap())
+            .await
+            .unwrap();
+        stream.write_all(first).await.unwrap();
+        // A client that waits for a greeting gets none.
+        stream.shutdown().await.unwrap();
+        let _ = within("the end", stream.read_to_end(&mut Vec::new())).await;
+        logs.until("the line", |lines| {
+            lines.iter().any(|line| {
+                let error = line.get("error").unwrap_or_default();
+                line.level == Level::WARN
+                    && error.contains(&format!("seems to speak {protocol}, not IIP"))
+            })
+        })
+        .await;
+        logs.take();
+    }
 }

@@ -147,6 +147,13 @@ fn is_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [21 | 22, 3, 0..=4, ..])
 }
 
+/// Returns `true` if a client of a known protocol other than HTTP begins with these bytes. Some of
+/// them begin with a letter, like HTTP.
+pub(crate) fn is_known_but_not_http(first: &[u8]) -> bool {
+    let found = KNOWN.iter().find(|foreign| (foreign.is_client)(first));
+    found.is_some_and(|foreign| !foreign.protocol.starts_with("HTTP/"))
+}
+
 /// Returns the protocol that the peer of `side` seems to speak, judging by its first bytes, unless
 /// it is IIP.
 pub(crate) fn recognize(side: Side, first: &[u8]) -> Option<ProtocolError> {
@@ -222,6 +229,26 @@ mod tests {
         for (first, expected) in table {
             let found = protocol(Side::Server, first);
             assert_eq!(found, Some(expected), "{}", first.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_begins_with_a_letter_may_be_known_and_not_http() {
+        for (first, expected) in [
+            (&b"PROXY TCP4 10.0.0.1"[..], true),
+            (b"SSH-2.0-x", true),
+            (b"PING\r\n", true),
+            (b"P", false),
+            (b"POST / HTTP/1.1\r\n", false),
+            (b"PROPFIND / HTTP/1.1\r\n", false),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false),
+        ] {
+            assert_eq!(
+                is_known_but_not_http(first),
+                expected,
+                "{}",
+                first.escape_ascii()
+            );
         }
     }
 

@@ -95,6 +95,7 @@ mod scratch;
 mod serve;
 mod server;
 mod shutdown;
+pub mod sniff;
 pub mod stats;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -121,7 +122,9 @@ pub use self::limits::Limits;
 pub use self::printable::Printable;
 #[cfg(all(unix, feature = "inherit"))]
 pub use self::server::Handover;
-pub use self::server::{Server, ServerBuilder};
+pub use self::server::{
+    DrainSignal, ProtocolConnection, ProtocolHandler, Server, ServerBuilder, ServerHandle,
+};
 #[cfg(feature = "signal")]
 pub use self::shutdown::ShutdownSignal;
 pub use self::totals::Places;

@@ -14,6 +14,7 @@ use crate::gateway::Worker;
 use crate::limits::Limits;
 use crate::listen::ListenOptions;
 use crate::networks::counted;
+use crate::service::App;
 
 /// The pause after an error of the listener, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -143,16 +144,16 @@ fn start(connected: Connected, options: &Arc<ListenOptions>, worker: &Arc<Worker
     let counted = address.filter(|_| !is_trusted);
     match worker.places.enter(counted, &live.config.limits) {
         Ok(place) => {
-            let options = Arc::clone(options);
-            let worker = Arc::clone(worker);
             let origin = Origin {
                 peer: connected.addr,
                 is_trusted,
                 is_tls: false,
-                config: Arc::clone(&live.config),
-                place,
+                limits: Arc::clone(&live.config.limits),
+                drain: worker.drain.clone(),
+                app: App::Gateway(Arc::clone(worker)),
+                place: Some(place),
             };
-            tokio::spawn(connection::run(connected.io, origin, options, worker));
+            tokio::spawn(connection::run(connected.io, origin, Arc::clone(options)));
         }
         Err(option) => worker.places.log_refused(option, address),
     }

@@ -15,21 +15,18 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use iip_core::transport::IoStream;
-use tokio::io::AsyncReadExt;
+use iip_core::sniff::Protocol;
+use iip_core::transport::{IoStream, read_first};
 use tokio::time::timeout;
 
 use crate::accept::Place;
 use crate::body::ReplyBody;
 use crate::drain::Drain;
-use crate::gateway::{Config, Worker};
-#[cfg(feature = "tls")]
-use crate::handshake;
 use crate::io::{Activity, Verdict, Watch, WatchedIo};
+use crate::limits::Limits;
 use crate::listen::ListenOptions;
 use crate::scan::Scanner;
-use crate::service::{self, Peer};
-use crate::sniff::{self, Protocol};
+use crate::service::{self, App, Peer};
 
 /// The buffer of a connection of HTTP/1, if the limit of heads is not larger.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -42,16 +39,19 @@ const CONNECTION_WINDOW: u32 = 512 << 10;
 /// of life.
 const PING_AFTER: Duration = Duration::from_secs(30);
 
-/// Where a connection comes from, and the limits that were in force when it was accepted.
+/// A connection: where it comes from, what handles its requests, and the limits that were in force
+/// when it was accepted.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) is_trusted: bool,
     pub(crate) is_tls: bool,
-    pub(crate) config: Arc<Config>,
-    /// Held until the connection ends.
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) drain: Drain,
+    pub(crate) app: App,
+    /// Held until the connection ends, unless others count it.
     #[expect(dead_code, reason = "dropping it gives the place back")]
-    pub(crate) place: Place,
+    pub(crate) place: Option<Place>,
 }
 
 /// How a connection of HTTP/1 has ended.
@@ -61,102 +61,113 @@ enum End {
     Parked(IoStream, Bytes),
 }
 
-/// Serves a connection until it ends.
-///
-/// A connection that waits for its first byte has only this future. What hyper needs is allocated
-/// once there is a request, and released when there was none for a while.
+/// Serves an accepted connection until it ends.
 #[cfg_attr(
     not(feature = "tls"),
     expect(unused_mut, reason = "only a handshake of TLS changes the origin")
 )]
-pub(crate) async fn run(
-    mut io: IoStream,
-    mut origin: Origin,
-    options: Arc<ListenOptions>,
-    worker: Arc<Worker>,
-) {
-    let limits = &origin.config.limits;
-    let mut drain = worker.drain.clone();
-    let (mut limit, idle) = (
-        limits.first_byte_timeout,
-        limits.idle_timeout - limits.park_after.min(limits.idle_timeout),
-    );
-    let mut arrived = Bytes::new();
-    loop {
-        let detected = first_bytes(&mut io, arrived, &mut drain, limit).await;
-        let Some((protocol, first)) = detected else {
+pub(crate) async fn run(mut io: IoStream, mut origin: Origin, options: Arc<ListenOptions>) {
+    let limit = origin.limits.first_byte_timeout;
+    let Some((mut protocol, mut first)) = first_bytes(&mut io, Bytes::new(), &origin, limit).await
+    else {
+        return;
+    };
+    #[cfg(feature = "tls")]
+    if let (Protocol::Tls, Some(tls)) = (protocol, &options.tls) {
+        let handshake = Box::pin(encrypted(io.rewound(first), tls, &origin));
+        let Some(stream) = handshake.await else {
             return;
         };
-        let accepts_http = origin.is_tls || options.accepts_plain();
+        (io, origin.is_tls) = (stream, true);
+        match first_bytes(&mut io, Bytes::new(), &origin, limit).await {
+            Some(found) => (protocol, first) = found,
+            None => return,
+        }
+    }
+    if origin.is_tls || options.accepts_plain() {
+        serve(io, protocol, first, &origin).await;
+    } else {
+        log_stranger(protocol, &origin);
+    }
+}
+
+/// Performs the handshake of TLS.
+#[cfg(feature = "tls")]
+async fn encrypted(
+    io: IoStream,
+    tls: &iip_core::tls::ServerTls,
+    origin: &Origin,
+) -> Option<IoStream> {
+    let mut drain = origin.drain.clone();
+    tokio::select! {
+        accepted = tls.accept_from(io, origin.peer) => match accepted {
+            Ok((stream, _)) => Some(stream),
+            Err(error) => {
+                tracing::debug!(%error, "a handshake of TLS failed");
+                None
+            }
+        },
+        () = drain.begun() => None,
+    }
+}
+
+/// Serves requests until the connection ends. `first` was read from it before.
+///
+/// A connection that is idle has only this future. What hyper needs is allocated once there is a
+/// request, and released when there was none for a while.
+pub(crate) async fn serve(
+    mut io: IoStream,
+    mut protocol: Protocol,
+    mut first: Bytes,
+    origin: &Origin,
+) {
+    let limits = &origin.limits;
+    let idle = limits.idle_timeout - limits.park_after.min(limits.idle_timeout);
+    loop {
         match protocol {
-            Protocol::Http1 if accepts_http => {
-                match Box::pin(serve_http1(io, first, &origin, &worker)).await {
-                    End::Closed => return,
-                    End::Parked(parked, rest) => (io, arrived) = (parked, rest),
+            Protocol::Http1 => match Box::pin(serve_http1(io, first, origin)).await {
+                End::Closed => return,
+                End::Parked(parked, rest) => {
+                    io = parked;
+                    match first_bytes(&mut io, rest, origin, idle).await {
+                        Some(found) => (protocol, first) = found,
+                        None => return,
+                    }
                 }
-                limit = idle;
-            }
-            Protocol::Http2 if accepts_http => {
-                return Box::pin(serve_http2(io, first, &origin, &worker)).await;
-            }
-            #[cfg(feature = "tls")]
-            Protocol::Tls if !origin.is_tls && options.tls.is_some() => {
-                match Box::pin(handshake::encrypted(io, first, &options, &worker)).await {
-                    Some(stream) => io = stream,
-                    None => return,
-                }
-                (origin.is_tls, arrived) = (true, Bytes::new());
-            }
-            other => {
-                let peer = origin.peer;
-                tracing::debug!(protocol = ?other, ?peer, "a client does not speak HTTP");
-                return;
-            }
+            },
+            Protocol::Http2 => return Box::pin(serve_http2(io, first, origin)).await,
+            other => return log_stranger(other, origin),
         }
     }
 }
 
-/// Waits for the bytes that tell the protocol. `None` if none arrived in time, or the gateway
-/// shuts down.
+fn log_stranger(protocol: Protocol, origin: &Origin) {
+    let peer = origin.peer;
+    tracing::debug!(?protocol, ?peer, "a client does not speak HTTP");
+}
+
+/// Waits until the bytes after `arrived` tell the protocol. `None` if they do not arrive in time,
+/// or the connection is to end.
 async fn first_bytes(
     io: &mut IoStream,
     arrived: Bytes,
-    drain: &mut Drain,
+    origin: &Origin,
     limit: Duration,
 ) -> Option<(Protocol, Bytes)> {
-    if let Some(protocol) = sniff::detect(&arrived) {
-        return Some((protocol, arrived));
+    let mut drain = origin.drain.clone();
+    tokio::select! {
+        found = timeout(limit, read_first(io, arrived)) => found.ok()?.ok()?,
+        () = drain.begun() => None,
     }
-    let mut buffer = [0; sniff::MAX_BYTES];
-    let mut length = arrived.len().min(buffer.len());
-    buffer
-        .get_mut(..length)?
-        .copy_from_slice(arrived.get(..length)?);
-    let reading = async {
-        loop {
-            let count = io.read(buffer.get_mut(length..)?).await.ok()?;
-            length += count;
-            match sniff::detect(buffer.get(..length)?) {
-                _ if count == 0 => return None,
-                Some(protocol) => return Some(protocol),
-                None => {}
-            }
-        }
-    };
-    let protocol = tokio::select! {
-        protocol = timeout(limit, reading) => protocol.ok()??,
-        () = drain.begun() => return None,
-    };
-    Some((protocol, Bytes::copy_from_slice(buffer.get(..length)?)))
 }
 
-async fn serve_http1(io: IoStream, first: Bytes, origin: &Origin, worker: &Arc<Worker>) -> End {
-    let limits = &origin.config.limits;
+async fn serve_http1(io: IoStream, first: Bytes, origin: &Origin) -> End {
+    let limits = &origin.limits;
     let activity = Arc::new(Activity::new());
     let mut watch = Watch::new(limits, true, Arc::clone(&activity));
     let scanner = Scanner::new(limits.max_head_bytes);
     let io = WatchedIo::new(io, first, Some(scanner), Arc::clone(&activity));
-    let service = requests(Peer::new(origin, worker), activity, limits.max_resets);
+    let service = requests(Peer::new(origin), activity, limits.max_resets);
     let connection = http1::Builder::new()
         .half_close(false)
         .header_read_timeout(None)
@@ -165,7 +176,7 @@ async fn serve_http1(io: IoStream, first: Bytes, origin: &Origin, worker: &Arc<W
         .max_buf_size(limits.max_head_bytes.max(BUFFER_BYTES))
         .serve_connection(TokioIo::new(io), service);
     let mut connection = Some(connection);
-    let mut signal = Signal::new(&worker.drain);
+    let mut signal = Signal::new(&origin.drain);
     let parks = poll_fn(|cx| {
         let Some(running) = &mut connection else {
             return Poll::Ready(false);
@@ -199,12 +210,12 @@ async fn serve_http1(io: IoStream, first: Bytes, origin: &Origin, worker: &Arc<W
     }
 }
 
-async fn serve_http2(io: IoStream, first: Bytes, origin: &Origin, worker: &Arc<Worker>) {
-    let limits = &origin.config.limits;
+async fn serve_http2(io: IoStream, first: Bytes, origin: &Origin) {
+    let limits = &origin.limits;
     let activity = Arc::new(Activity::new());
     let mut watch = Watch::new(limits, false, Arc::clone(&activity));
     let io = WatchedIo::new(io, first, None, Arc::clone(&activity));
-    let service = requests(Peer::new(origin, worker), activity, limits.max_resets);
+    let service = requests(Peer::new(origin), activity, limits.max_resets);
     let max_head = u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX);
     let mut connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -217,7 +228,7 @@ async fn serve_http2(io: IoStream, first: Bytes, origin: &Origin, worker: &Arc<W
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(io), service);
-    let mut signal = Signal::new(&worker.drain);
+    let mut signal = Signal::new(&origin.drain);
     let ended = poll_fn(|cx| {
         match signal.poll(cx) {
             Some(Order::Drain) => Pin::new(&mut connection).graceful_shutdown(),
@@ -271,14 +282,14 @@ fn requests(
     })
 }
 
-/// What a connection must do because the gateway shuts down.
+/// An order to a connection that is to end.
 enum Order {
     Drain,
     Close,
 }
 
 /// The orders for one connection. It is polled with the connection, but costs almost nothing until
-/// the gateway shuts down.
+/// the connection is to end.
 struct Signal {
     drain: Drain,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,

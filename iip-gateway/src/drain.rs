@@ -1,15 +1,16 @@
 //! The end of a gateway: its listeners and connections learn of it, and it learns when they have
-//! ended.
+//! ended. Connections on the port of an IIP server learn of theirs from the server.
 
 use std::pin::Pin;
 use std::time::Duration;
 
+use iip_core::DrainSignal;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// The state of listeners and connections.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Phase {
+pub(crate) enum Phase {
     /// They serve.
     Serving,
     /// They end once their requests have their replies.
@@ -28,7 +29,7 @@ impl Drainer {
     }
 
     pub(crate) fn drain(&self) -> Drain {
-        Drain(self.0.subscribe())
+        Drain::Gateway(self.0.subscribe())
     }
 
     /// Ends everything within `limit`; returns `true` if nothing had to be interrupted.
@@ -49,17 +50,27 @@ impl Drainer {
 
 /// The side of a listener or connection. The gateway waits until all are dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct Drain(watch::Receiver<Phase>);
+pub(crate) enum Drain {
+    Gateway(watch::Receiver<Phase>),
+    /// The server drops what has not ended in time.
+    Server(DrainSignal),
+}
 
 impl Drain {
-    /// Returns `true` once the gateway shuts down.
+    /// Returns `true` once the connection is to end.
     pub(crate) fn has_begun(&self) -> bool {
-        *self.0.borrow() >= Phase::Draining
+        match self {
+            Self::Gateway(phase) => *phase.borrow() >= Phase::Draining,
+            Self::Server(signal) => signal.has_begun(),
+        }
     }
 
-    /// Waits until the gateway shuts down.
+    /// Waits until the connection is to end.
     pub(crate) async fn begun(&mut self) {
-        self.reached(Phase::Draining).await;
+        match self {
+            Self::Gateway(phase) => reached(phase, Phase::Draining).await,
+            Self::Server(signal) => signal.begun().await,
+        }
     }
 
     /// Converts to a future that completes once the gateway shuts down.
@@ -69,13 +80,16 @@ impl Drain {
 
     /// Waits until the time for running requests is over.
     pub(crate) async fn closing(&mut self) {
-        self.reached(Phase::Closing).await;
-    }
-
-    async fn reached(&mut self, phase: Phase) {
-        // The sender lives as long as the gateway; without it, nothing is announced any more.
-        if self.0.wait_for(|&now| now >= phase).await.is_err() {
-            std::future::pending().await
+        match self {
+            Self::Gateway(phase) => reached(phase, Phase::Closing).await,
+            Self::Server(_) => std::future::pending().await,
         }
+    }
+}
+
+async fn reached(current: &mut watch::Receiver<Phase>, phase: Phase) {
+    // The sender lives as long as the gateway; without it, nothing is announced any more.
+    if current.wait_for(|&now| now >= phase).await.is_err() {
+        std::future::pending().await
     }
 }

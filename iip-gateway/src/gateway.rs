@@ -169,7 +169,7 @@ impl GatewayBuilder {
         Ok(Config {
             router: Router::new(&self.routes),
             groups: self.groups,
-            limits: self.limits,
+            limits: Arc::new(self.limits),
             trusted: self.trusted,
             adds_forwarded: self.adds_forwarded,
             statuses: self.statuses,
@@ -183,7 +183,7 @@ impl GatewayBuilder {
 pub(crate) struct Config {
     pub(crate) router: Router,
     groups: Vec<(Arc<str>, Group)>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) trusted: Vec<IpNetwork>,
     pub(crate) adds_forwarded: bool,
     pub(crate) statuses: Statuses,

@@ -40,8 +40,10 @@
 
 // How a request passes:
 //
-//   accept ─▶ connection: first bytes (sniff), TLS, hyper on WatchedIo (io, scan)
-//                 └─▶ service: checks (request), route, proxy or typed, failure
+//   accept ─▶ connection: first bytes, TLS, hyper on WatchedIo (io, scan)
+//   http   ─▶      └─▶ service: checks (request), failure
+//                          ├─▶ of a gateway: route, proxy or typed
+//                          └─▶ on the port of an IIP server: http, typed
 //
 //   typed: Api ─▶ catalog (methods by path) ─▶ call: arguments, lines ─▶ results, events
 
@@ -54,9 +56,8 @@ mod drain;
 mod failure;
 mod gateway;
 mod group;
-#[cfg(feature = "tls")]
-mod handshake;
 mod header_map;
+mod http;
 mod io;
 mod limits;
 mod listen;
@@ -69,13 +70,13 @@ mod route;
 mod rules;
 mod scan;
 mod service;
-pub mod sniff;
 mod typed;
 
 pub use self::access_log::{AccessLog, LogFormat};
 pub use self::failure::Statuses;
 pub use self::gateway::{BuildError, Gateway, GatewayBuilder};
 pub use self::group::{Dialect, Group};
+pub use self::http::{Http, HttpPeer};
 pub use self::limits::Limits;
 pub use self::listen::ListenOptions;
 pub use self::networks::{InvalidNetwork, IpNetwork};

@@ -5,6 +5,9 @@ use std::io;
 #[cfg(feature = "tls")]
 use iip_core::tls::ServerTls;
 
+/// The protocols that are offered in handshakes of TLS, the preferred one first.
+pub(crate) const ALPN: [&str; 2] = ["h2", "http/1.1"];
+
 /// Options of a listener, for [`Gateway::serve`](crate::Gateway::serve).
 #[derive(Clone, Debug, Default)]
 pub struct ListenOptions {
@@ -22,11 +25,12 @@ impl ListenOptions {
     }
 
     /// Accepts TLS with this certificate, and nothing else unless [`also_plain`](Self::also_plain)
-    /// is set. Clients choose HTTP/2 or HTTP/1.1 by ALPN.
+    /// is set. Clients choose HTTP/2 or HTTP/1.1 by ALPN. Listeners that use clones of one
+    /// certificate share its [`max_handshakes`](ServerTls::max_handshakes).
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
-        self.tls = Some(tls.alpn(["h2", "http/1.1"]));
+        self.tls = Some(tls.alpn(ALPN));
         self
     }
 

@@ -11,6 +11,7 @@ use iip_core::CallOptions;
 
 use crate::body::{self, ReplyBody};
 use crate::failure::Failure;
+use crate::gateway::{Config, Worker};
 use crate::group::RawBackends;
 use crate::header_map::append_packed;
 use crate::record::Record;
@@ -29,11 +30,12 @@ const SNIFFED_BYTES: usize = 512;
 /// Calls a backend.
 pub(crate) async fn call(
     exchange: Exchange<'_>,
+    worker: &Worker,
+    config: &Config,
     backends: &RawBackends,
     record: &mut Option<Record>,
 ) -> Result<Response<ReplyBody>, Failure> {
-    let (peer, config) = (exchange.peer, &exchange.live.config);
-    let parts = &exchange.parts;
+    let (peer, parts) = (exchange.peer, &exchange.parts);
     let options = CallOptions::new().timeout(backends.group.call_timeout());
     let options = match backends.group.hash_key_of(peer.addr, &parts.headers) {
         Some(key) => options.hash_key(key),
@@ -42,7 +44,7 @@ pub(crate) async fn call(
     let are_ours = backends.are_ours().await;
     let path = path_of(parts, are_ours)?;
 
-    let body = body::collect(exchange.body, &config.limits, &peer.worker.buffered).await?;
+    let body = body::collect(exchange.body, &config.limits, &worker.buffered).await?;
     if let Some(record) = record {
         record.received.store(body.len(), Ordering::Relaxed);
     }

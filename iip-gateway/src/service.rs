@@ -2,24 +2,36 @@
 //! the record of it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Request, Response};
 
+use crate::access_log::AccessLog;
 use crate::body::ReplyBody;
 use crate::connection::Origin;
-use crate::failure::Failure;
+use crate::failure::{Failure, Statuses};
 use crate::gateway::{Live, Worker};
 use crate::group::Backends;
+use crate::http::Served;
 use crate::io::RunningRequest;
 use crate::proxy;
 use crate::record::Record;
 use crate::request::{self, Checked};
 use crate::route::{RouteRequest, Target};
 use crate::scan::Fault;
-use crate::typed::ApiRequest;
+use crate::typed::{Api, ApiRequest};
+
+/// The handler of the requests of a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum App {
+    /// A gateway, by its routes.
+    Gateway(Arc<Worker>),
+    /// The IIP server on whose port the connection has arrived.
+    Server(Arc<Served>),
+}
 
 /// The client of a connection.
 #[derive(Debug)]
@@ -27,16 +39,20 @@ pub(crate) struct Peer {
     pub(crate) addr: Option<SocketAddr>,
     pub(crate) is_trusted: bool,
     pub(crate) is_tls: bool,
-    pub(crate) worker: Arc<Worker>,
+    app: App,
+    /// The typed services of the server, made with the first call, and dropped when the connection
+    /// is parked.
+    api: OnceLock<Option<Api>>,
 }
 
 impl Peer {
-    pub(crate) fn new(origin: &Origin, worker: &Arc<Worker>) -> Arc<Self> {
+    pub(crate) fn new(origin: &Origin) -> Arc<Self> {
         Arc::new(Self {
             addr: origin.peer,
             is_trusted: origin.is_trusted,
             is_tls: origin.is_tls,
-            worker: Arc::clone(worker),
+            app: origin.app.clone(),
+            api: OnceLock::new(),
         })
     }
 }
@@ -45,7 +61,6 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Exchange<'a> {
     pub(crate) peer: &'a Peer,
-    pub(crate) live: &'a Live,
     pub(crate) checked: Checked,
     pub(crate) parts: Parts,
     pub(crate) body: Incoming,
@@ -53,10 +68,10 @@ pub(crate) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Removes headers that are not for backends, and adds those that say who the client is.
-    fn clean_headers(&mut self) {
+    pub(crate) fn clean_headers(&mut self, adds_forwarded: bool) {
         let (peer, headers) = (self.peer, &mut self.parts.headers);
         request::remove_hop_by_hop(headers, peer.is_trusted);
-        if self.live.config.adds_forwarded {
+        if adds_forwarded {
             let client = peer.addr.map(|addr| addr.ip());
             request::add_forwarded(headers, client, peer.is_tls, &self.checked.host);
         }
@@ -70,18 +85,21 @@ pub(crate) async fn handle(
     fault: Option<Fault>,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    let live = peer.worker.live();
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let log = live.config.access_log.clone();
+    let target = match &peer.app {
+        App::Gateway(worker) => Config::Gateway(worker, worker.live()),
+        App::Server(served) => Config::Server(served),
+    };
+    let (log, statuses) = target.settings();
     let mut record = log.map(|log| Record::new(log, peer.addr, &parts));
-    let outcome = dispatch(&peer, &live, fault, parts, body, &mut record).await;
+    let outcome = dispatch(&peer, &target, fault, parts, body, &mut record).await;
     let mut response = outcome.unwrap_or_else(|failure| {
         if let Some(record) = &mut record {
             let cause = failure.cause.clone();
             record.cause = cause.or_else(|| Some(failure.detail.clone().into_owned()));
         }
-        failure.into_response(live.config.statuses, version)
+        failure.into_response(statuses, version)
     });
     if let Some(mut record) = record {
         record.status = response.status().as_u16();
@@ -92,9 +110,24 @@ pub(crate) async fn handle(
     response
 }
 
+/// The handler of a request, with the configuration at its begin.
+enum Config<'a> {
+    Gateway(&'a Worker, Arc<Live>),
+    Server(&'a Served),
+}
+
+impl Config<'_> {
+    fn settings(&self) -> (Option<AccessLog>, Statuses) {
+        match self {
+            Self::Gateway(_, live) => (live.config.access_log.clone(), live.config.statuses),
+            Self::Server(served) => (served.access_log(), Statuses::Http),
+        }
+    }
+}
+
 async fn dispatch(
     peer: &Peer,
-    live: &Live,
+    config: &Config<'_>,
     fault: Option<Fault>,
     parts: Parts,
     body: Incoming,
@@ -103,43 +136,61 @@ async fn dispatch(
     if let Some(fault) = fault {
         return Err(Failure::bad_request(fault.detail()));
     }
-    let checked = request::check(&parts)?;
+    let exchange = Exchange {
+        peer,
+        checked: request::check(&parts)?,
+        parts,
+        body,
+    };
+    match config {
+        Config::Gateway(worker, live) => route(exchange, worker, live, record).await,
+        Config::Server(served) => served.handle(exchange, &peer.api, received(record)).await,
+    }
+}
+
+/// Returns the counter of the bytes of a body.
+fn received(record: &Option<Record>) -> Arc<AtomicUsize> {
+    let received = record.as_ref().map(|record| Arc::clone(&record.received));
+    received.unwrap_or_default()
+}
+
+/// Handles a request by the routes of a gateway.
+async fn route(
+    mut exchange: Exchange<'_>,
+    worker: &Worker,
+    live: &Live,
+    record: &mut Option<Record>,
+) -> Result<Response<ReplyBody>, Failure> {
     let request = RouteRequest {
-        method: &parts.method,
-        host: &checked.host,
-        target: &checked.target,
-        headers: &parts.headers,
+        method: &exchange.parts.method,
+        host: &exchange.checked.host,
+        target: &exchange.checked.target,
+        headers: &exchange.parts.headers,
     };
     let target = live.config.router.route(&request);
-    let target = target.ok_or_else(Failure::no_route)?;
-    let Target::Proxy(group) = target;
+    let Target::Proxy(group) = target.ok_or_else(Failure::no_route)?;
     // Rules and functions may name groups that do not exist.
     let backends = live.backends(&group).ok_or_else(Failure::no_route)?;
     if let Some(record) = record {
         record.group = Some(group);
     }
-    let mut exchange = Exchange {
-        peer,
-        live,
-        checked,
-        parts,
-        body,
-    };
-    exchange.clean_headers();
+    exchange.clean_headers(live.config.adds_forwarded);
     match &**backends {
-        Backends::Raw(backends) => proxy::call(exchange, backends, record).await,
+        Backends::Raw(backends) => {
+            proxy::call(exchange, worker, &live.config, backends, record).await
+        }
         Backends::Typed(api) => {
-            let received = record.as_ref().map(|record| Arc::clone(&record.received));
-            let hash_key = api.group.hash_key_of(peer.addr, &exchange.parts.headers);
+            let headers = &exchange.parts.headers;
+            let hash_key = api.group.hash_key_of(exchange.peer.addr, headers);
             let request = ApiRequest {
                 checked: exchange.checked,
                 parts: exchange.parts,
                 body: exchange.body,
                 hash_key,
                 limits: &live.config.limits,
-                buffered: &peer.worker.buffered,
-                shutting_down: &|| peer.worker.drain.clone().into_begun(),
-                received: received.unwrap_or_default(),
+                buffered: &worker.buffered,
+                shutting_down: &|| worker.drain.clone().into_begun(),
+                received: received(record),
             };
             api.api.handle(request).await
         }

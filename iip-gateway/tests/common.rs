@@ -8,7 +8,7 @@ use std::time::Duration;
 use iip_core::{HandlerError, Request, Response, Server, handler_fn};
 use iip_gateway::{Dialect, Gateway, GatewayBuilder, Group, Route};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 /// Time after which a test gives up waiting.
@@ -139,8 +139,19 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// Connects from an address of this machine.
+    pub(crate) async fn connect_from(from: &str, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(from.parse().unwrap()).unwrap();
+        Self::over(socket.connect(address).await.unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         Self {
-            stream: TcpStream::connect(address).await.unwrap(),
+            stream,
             unread: Vec::new(),
         }
     }

@@ -11,6 +11,8 @@ mod lifecycle;
 mod limits;
 #[cfg(all(feature = "cli", unix))]
 mod program;
+mod same_port;
+mod same_port_typed;
 mod shop;
 mod smuggling;
 mod times;

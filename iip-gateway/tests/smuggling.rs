@@ -7,7 +7,7 @@ const HIDDEN: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// The outcome of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
+pub(crate) enum Fate {
     /// The status of the refusal, after which the connection ends.
     Refused(u16),
     /// The connection ends without a request for a backend.
@@ -22,12 +22,12 @@ fn chunked(head: &str, body: &str) -> String {
     format!("POST /echo HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{body}")
 }
 
-#[tokio::test]
-async fn ambiguous_requests_are_refused_or_forwarded_in_one_way() {
+/// The requests, each with a name, and what becomes of it.
+pub(crate) fn cases() -> Vec<(&'static str, String, Fate)> {
     let te = "Transfer-Encoding: chunked";
     let plain_chunks = "2\r\nab\r\n0\r\n\r\n";
     let hidden_chunks = format!("0\r\n\r\n{HIDDEN}");
-    let cases: Vec<(&str, String, Fate)> = vec![
+    vec![
         // The control: what is refused below is refused for its fault.
         ("chunks", chunked(te, plain_chunks), Body("ab")),
         (
@@ -285,10 +285,14 @@ async fn ambiguous_requests_are_refused_or_forwarded_in_one_way() {
             Closed,
         ),
         ("nonsense", "\x7f\x7f\x7f\x7f".into(), Closed),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn ambiguous_requests_are_refused_or_forwarded_in_one_way() {
     let backend = Backend::new().await;
     let (_gateway, address) = bound(before(&backend)).await;
-    for (name, bytes, fate) in cases {
+    for (name, bytes, fate) in cases() {
         let before = backend.seen().len();
         let mut http = Http::connect(address).await;
         http.send(&bytes).await;

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::common::{Backend, Http, all_run, before, get, passes, post, until, within};
 
 /// A certificate of its own for `localhost`.
-fn identity() -> (ServerTls, ClientTls) {
+pub(crate) fn identity() -> (ServerTls, ClientTls) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let server = ServerTls::from_pem(cert.pem(), signing_key.serialize_pem()).unwrap();
@@ -102,4 +102,41 @@ async fn a_handshake_that_stalls_ends() {
     passes(Duration::from_secs(11)).await;
     stalled.closed().await;
     until("its end", || gateway.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn handshakes_beyond_the_limit_wait_and_stalled_ones_make_room() {
+    let backend = Backend::new().await;
+    let (server, client) = identity();
+    let options = ListenOptions::new().tls(server.max_handshakes(1));
+    let (gateway, address) = bound(&backend, options).await;
+    // What a client says before the server waits for its answer.
+    let (near, mut far) = tokio::io::duplex(1 << 16);
+    let hello = client.clone();
+    tokio::spawn(async move { hello.connect(near, Some("localhost")).await.map(drop) });
+    let mut first = [0; 4096];
+    let length = within("a ClientHello", far.read(&mut first)).await.unwrap();
+    let mut stalled = Http::connect(address).await;
+    stalled.send(&first[..length]).await;
+    // The reply of the server: from now on it waits for this client.
+    let mut begin = [0; 1];
+    within("a ServerHello", stalled.stream.read_exact(&mut begin))
+        .await
+        .unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let connecting = tokio::spawn(async move {
+        let (mut stream, _) = client.connect(stream, Some("localhost")).await.unwrap();
+        stream.write_all(get("/echo").as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        status
+    });
+    until("the connections", || gateway.connections() == 2).await;
+    all_run().await;
+    assert!(!connecting.is_finished());
+    passes(Duration::from_secs(2)).await;
+    let status = within("a reply", connecting).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    stalled.closed().await;
 }

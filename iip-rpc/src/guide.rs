@@ -54,6 +54,9 @@ pub mod changing_a_service {}
 #[doc = iip_macros::__guide_page!("guide/interceptors.md")]
 pub mod interceptors {}
 
+#[doc = iip_macros::__guide_page!("guide/http.md")]
+pub mod http {}
+
 #[doc = iip_macros::__guide_page!("guide/health.md")]
 pub mod health {}
 

@@ -209,6 +209,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self
     }
 
+    /// Server: begins with bytes that were read from the socket before.
+    pub(crate) fn with_first(mut self, first: &[u8]) -> Self {
+        self.decoder.feed(first);
+        self.more = true;
+        self.has_read = true;
+        self
+    }
+
     /// Server: sets the time at which the connection is drained, and the time at which it is
     /// closed.
     pub(crate) fn with_end(mut self, ends: Option<(Instant, Instant)>) -> Self {

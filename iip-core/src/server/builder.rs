@@ -1,5 +1,6 @@
 //! Configuration of a server.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -14,7 +15,7 @@ use super::registration::{Entry, Registrations, advertised};
 use super::shutdown::LAME_DUCK;
 use super::statistics::Statistics;
 use super::table::Table;
-use super::{AcceptEnd, Accepting, Inner, Server, accept_loop};
+use super::{AcceptEnd, Accepting, Inner, ProtocolHandler, Server, accept_loop};
 use crate::balance::BackendInfo;
 use crate::connection::Peer;
 use crate::discover::Register;
@@ -26,7 +27,7 @@ use crate::path::check_label;
 use crate::serve::Routes;
 use crate::stats::Registry;
 #[cfg(feature = "tls")]
-use crate::tls::{Handshakes, ServerTls};
+use crate::tls::ServerTls;
 use crate::totals::Totals;
 #[cfg(all(unix, feature = "inherit"))]
 use crate::transport::Passable;
@@ -52,12 +53,17 @@ pub struct ServerBuilder {
     proxy_protocol: Option<ProxyProtocol>,
     reuse_port: bool,
     on_shutdown: OnShutdown,
+    readiness: Readiness,
     registries: Vec<Entry>,
     lame_duck: Option<Duration>,
     log: LogConfig,
+    fallback_protocol: Option<Arc<dyn ProtocolHandler>>,
+    extension: Option<Box<dyn Any + Send + Sync>>,
     statistics: Option<Arc<Statistics>>,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    also_plain: bool,
 }
 
 /// The hooks that run when a shutdown begins.
@@ -67,6 +73,16 @@ pub(super) struct OnShutdown(pub(super) Vec<Box<dyn Fn() + Send + Sync>>);
 impl fmt::Debug for OnShutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("OnShutdown").field(&self.0.len()).finish()
+    }
+}
+
+/// The conditions for a server to be ready.
+#[derive(Default)]
+pub(super) struct Readiness(pub(super) Vec<Box<dyn Fn() -> bool + Send + Sync>>);
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Readiness").field(&self.0.len()).finish()
     }
 }
 
@@ -87,12 +103,17 @@ impl Default for ServerBuilder {
             proxy_protocol: None,
             reuse_port: false,
             on_shutdown: OnShutdown::default(),
+            readiness: Readiness::default(),
             registries: Vec::new(),
             lame_duck: None,
             log: LogConfig::default(),
+            fallback_protocol: None,
+            extension: None,
             statistics: None,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "tls")]
+            also_plain: false,
         }
     }
 }
@@ -287,6 +308,37 @@ impl ServerBuilder {
         self
     }
 
+    /// Adds a condition for the server to be [ready](Server::is_ready), such as a connection to the
+    /// database. It is evaluated on every check, so it should be quick and must not block. Default:
+    /// none; with several, all must hold.
+    #[must_use]
+    pub fn readiness(mut self, check: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.readiness.0.push(Box::new(check));
+        self
+    }
+
+    /// Serves connections of other protocols on the same port, such as HTTP: those whose first
+    /// bytes are not IIP. Default: they are closed, and logged with the protocol that they seem to
+    /// speak; so are those that the handler does not [accept](ProtocolHandler::accepts).
+    ///
+    /// With a handler, the first byte of every connection must arrive within
+    /// [`Limits::frame_head_timeout`](Limits::frame_head_timeout). With [`tls`](Self::tls), the
+    /// other protocols need TLS like IIP.
+    #[must_use]
+    pub fn fallback_protocol(mut self, handler: impl ProtocolHandler) -> Self {
+        self.fallback_protocol = Some(Arc::new(handler));
+        self
+    }
+
+    /// Sets a value of a higher layer, for handlers of other protocols:
+    /// [`ServerHandle::extension`](crate::ServerHandle::extension). There is room for one value.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn extension(mut self, value: impl Any + Send + Sync) -> Self {
+        self.extension = Some(Box::new(value));
+        self
+    }
+
     /// Sets the level at which handler failures are logged that a higher layer classifies as the
     /// server's fault; other failures have level DEBUG. Default:
     /// [`Level::WARN`](tracing::Level::WARN). `None`: no failure is logged. Panics are always
@@ -321,11 +373,24 @@ impl ServerBuilder {
         self
     }
 
-    /// Requires TLS on every connection. Default: no TLS. Needs the feature `tls`.
+    /// Requires TLS on every connection, unless [`also_plain`](Self::also_plain) is set. Default:
+    /// no TLS. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Accepts connections without TLS on the same port too, for example until the last client uses
+    /// TLS. Default: no. Without [`tls`](Self::tls) it has no effect. Needs the feature `tls`.
+    ///
+    /// The first byte of every connection must then arrive within
+    /// [`Limits::frame_head_timeout`](Limits::frame_head_timeout).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn also_plain(mut self, also_plain: bool) -> Self {
+        self.also_plain = also_plain;
         self
     }
 
@@ -434,8 +499,16 @@ impl ServerBuilder {
         }
         self.check()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if let Some(handler) = &self.fallback_protocol {
+            handler.check()?;
+        }
         #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
+        let tls = match (self.tls, &self.fallback_protocol) {
+            (Some(tls), Some(handler)) => Some(tls.or_alpn(handler.alpn())),
+            (tls, _) => tls,
+        };
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &tls {
             tls.check()?;
         }
         let (local_addr, describe) = (listener.local_addr(), listener.describe());
@@ -472,11 +545,14 @@ impl ServerBuilder {
                 .max_connections_per_peer
                 .unwrap_or(self.max_connections - self.max_connections / SHARES),
             #[cfg(feature = "tls")]
-            handshakes: Handshakes::new(self.tls.as_ref().map_or(0, ServerTls::handshakes)),
+            tls,
             #[cfg(feature = "tls")]
-            tls: self.tls,
+            also_plain: self.also_plain,
+            fallback_protocol: self.fallback_protocol,
+            extension: self.extension,
             proxy_protocol: self.proxy_protocol,
             on_shutdown: self.on_shutdown,
+            readiness: self.readiness,
             registrations: Registrations::start(registries),
             lame_duck: self.lame_duck.unwrap_or(default_lame_duck),
             is_unready: AtomicBool::new(false),

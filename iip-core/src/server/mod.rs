@@ -2,8 +2,10 @@
 //! down gracefully.
 
 mod builder;
+mod fallback;
 #[cfg(all(unix, feature = "inherit"))]
 mod handover;
+mod local;
 mod registration;
 mod service_manager;
 mod shutdown;
@@ -12,6 +14,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -19,17 +22,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use self::builder::OnShutdown;
 pub use self::builder::ServerBuilder;
+use self::builder::{OnShutdown, Readiness};
+use self::fallback::Detected;
+pub use self::fallback::{DrainSignal, ProtocolConnection, ProtocolHandler};
 #[cfg(all(unix, feature = "inherit"))]
 pub use self::handover::Handover;
+pub use self::local::ServerHandle;
 use self::registration::Registrations;
 use self::statistics::Statistics;
-use self::table::Table;
+use self::table::{Place, Stage, Table};
 use crate::clock;
 use crate::connection::{Closing, Peer, Shared};
 use crate::driver::Driver;
@@ -45,11 +52,11 @@ use crate::serve::{Dispatcher, Routes};
 use crate::shutdown::ShutdownSignal;
 use crate::stats::{Connections, Recorder, Registry, Snapshot};
 #[cfg(feature = "tls")]
-use crate::tls::{Handshakes, ServerTls};
+use crate::tls::ServerTls;
 use crate::totals::{Share, Totals};
 #[cfg(all(unix, feature = "inherit"))]
 use crate::transport::Passable;
-use crate::transport::{Connected, Listener, ProxyProtocol, read_header};
+use crate::transport::{Connected, IoStream, Listener, ProxyProtocol, read_header};
 
 /// A running server. Dropping it does not stop it; [`shutdown`](Self::shutdown) does.
 ///
@@ -98,10 +105,13 @@ struct Inner {
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
     #[cfg(feature = "tls")]
-    handshakes: Arc<Handshakes>,
+    also_plain: bool,
+    fallback_protocol: Option<Arc<dyn ProtocolHandler>>,
+    extension: Option<Box<dyn Any + Send + Sync>>,
     table: Mutex<Table>,
     proxy_protocol: Option<ProxyProtocol>,
     on_shutdown: OnShutdown,
+    readiness: Readiness,
     registrations: Registrations,
     lame_duck: Duration,
     /// The first step of a shutdown was done.
@@ -139,10 +149,18 @@ impl Server {
         &self.describe
     }
 
-    /// Returns the number of connections.
+    /// Returns the number of connections, those of other protocols included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.inner.lock().connections.len()
+        self.inner.lock().len()
+    }
+
+    /// Returns `true` if the server should get calls: no [shutdown](Self::shutdown) has begun, and
+    /// every condition of [`ServerBuilder::readiness`] holds. A server that is not ready still
+    /// serves the calls that it gets.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.is_ready()
     }
 
     /// Returns what the server has counted since it was started: calls by method, their durations,
@@ -152,7 +170,7 @@ impl Server {
     /// takes about a millisecond, so call it now and then, and not for every call.
     #[must_use]
     pub fn stats(&self) -> Snapshot {
-        self.inner.stats.snapshot(self.inner.connection_stats())
+        self.inner.stats()
     }
 
     /// Waits until every registry of [`ServerBuilder::register`] lists the server. Returns at once
@@ -264,15 +282,22 @@ impl Inner {
         let table = self.lock();
         let entries = table.connections.iter();
         entries
-            .filter_map(|(_, entry)| entry.shared.clone())
+            .filter_map(|(_, entry)| match &entry.stage {
+                Stage::Iip(shared) => Some(Arc::clone(shared)),
+                Stage::SettingUp | Stage::Other => None,
+            })
             .collect()
+    }
+
+    fn stats(&self) -> Snapshot {
+        self.stats.snapshot(self.connection_stats())
     }
 
     /// Adds what the connections have counted to the counters that they share, and returns the
     /// figures of the connections.
     fn connection_stats(&self) -> Connections {
         let shared = self.all_shared();
-        Connections::of(self.lock().connections.len(), &shared)
+        Connections::of(self.lock().len(), &shared)
     }
 
     async fn all_ended(&self) {
@@ -302,15 +327,19 @@ impl Inner {
         };
         let admitted = self.lock().admit(network, max, max_per_peer, clock::now());
         // The lock is released, which the guard of the evicted task may need.
-        let (key, evicted) = admitted?;
+        let (place, evicted) = admitted?;
         if let Some(task) = evicted {
             tracing::debug!("a silent connection was closed in favor of a new one");
             task.abort();
         }
         Ok(ConnectionGuard {
             inner: Arc::clone(self),
-            key,
+            place,
         })
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_unready.load(Ordering::Relaxed) && self.readiness.0.iter().all(|check| check())
     }
 
     /// Records that a connection has sent its first bytes; it can no longer be evicted.
@@ -367,57 +396,61 @@ impl Inner {
         }
     }
 
-    /// Runs IIP on an accepted byte stream until it ends.
+    /// Serves an accepted byte stream until it ends.
     async fn run(self: Arc<Self>, connected: Connected, guard: ConnectionGuard) {
+        // What is needed to set a connection up is boxed, so that its task does not keep the space.
         let connected = match self.expects_header(connected.addr) {
-            // Boxed, as the handshake below.
-            true => match Box::pin(self.behind_proxy(connected, guard.key)).await {
+            true => match Box::pin(self.behind_proxy(connected, guard.place.key)).await {
                 Some(connected) => connected,
                 None => return,
             },
             false => connected,
         };
-        #[cfg(feature = "tls")]
-        let connected = match &self.tls {
-            Some(tls) => {
-                let Connected { io, addr, .. } = connected;
-                let network = Network::of(addr.map(|addr| addr.ip()));
-                // Boxed, so that the task of a connection does not keep the space for its
-                // handshake.
-                let handshake = Box::pin(tls.accept_beside(io, &self.handshakes, network));
-                match handshake.await {
-                    Ok((io, certificates)) => Connected {
-                        io,
-                        addr,
-                        certificates,
-                    },
-                    Err(error) => {
-                        tracing::debug!(?addr, %error, "tls handshake failed");
-                        return;
-                    }
+        let (connected, first) = match self.is_plain_iip() {
+            true => (connected, Bytes::new()),
+            false => match Box::pin(self.detect(connected)).await {
+                Some(Detected::Iip(connected, first)) => (connected, first),
+                Some(Detected::Other(other)) => {
+                    return Box::pin(self.serve_other(other, guard.place.key)).await;
                 }
-            }
-            None => connected,
+                None => return,
+            },
         };
+        self.driver(connected, &first, guard.place.key, self.ends())
+            .await;
+    }
+
+    /// Creates the driver of a connection of IIP. `first` was read from its stream before.
+    fn driver(
+        self: &Arc<Self>,
+        connected: Connected,
+        first: &[u8],
+        key: usize,
+        ends: Option<(Instant, Instant)>,
+    ) -> Driver<IoStream> {
         let proto = self.new_machine();
         let peer = Peer::new(connected.addr, connected.certificates);
         let peer = Arc::new(peer.of_server(self.leaving.subscribe(), Arc::clone(&self.logs)));
         let share = Share::new(&self.totals, connected.addr.map(|addr| addr.ip()));
         let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));
         // From now on a shutdown finds this connection in the table.
-        if let Some(entry) = self.lock().connections.get_mut(guard.key) {
-            entry.shared = Some(Arc::clone(&shared));
+        if let Some(entry) = self.lock().connections.get_mut(key) {
+            entry.stage = Stage::Iip(Arc::clone(&shared));
         }
         // A shutdown sets the flag before it iterates over the table.
         if *self.leaving.borrow() {
             shared.close(Closing::Drain);
         }
         let dispatcher = Dispatcher::new(Arc::clone(&self.routes));
-        let (inner, key) = (Arc::clone(&self), guard.key);
-        Driver::new(connected.io, Side::Server, shared, Some(dispatcher))
-            .with_end(self.ends())
-            .on_first_read(move || inner.on_spoken(key))
-            .await;
+        let driver = Driver::new(connected.io, Side::Server, shared, Some(dispatcher));
+        let driver = driver.with_end(ends);
+        if first.is_empty() {
+            let inner = Arc::clone(self);
+            driver.on_first_read(move || inner.on_spoken(key))
+        } else {
+            self.on_spoken(key);
+            driver.with_first(first)
+        }
     }
 
     /// Returns the state machine of a new connection.
@@ -445,12 +478,12 @@ impl Inner {
 /// The place of one connection in the table, released when its task ends for any reason.
 struct ConnectionGuard {
     inner: Arc<Inner>,
-    key: usize,
+    place: Place,
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.inner.lock().remove(self.key);
+        self.inner.lock().remove(self.place.key);
         self.inner.changed.notify_waiters();
     }
 }
@@ -466,14 +499,9 @@ async fn accept_loop(mut accepting: Accepting) {
                 pause = Duration::from_millis(5);
                 match inner.admit(connected.addr) {
                     Ok(guard) => {
-                        let key = guard.key;
-                        let task =
-                            tokio::spawn(Arc::clone(inner).run(connected, guard)).abort_handle();
-                        // The task may have ended already. No other connection can have its key,
-                        // because only this loop admits any.
-                        if let Some(entry) = inner.lock().connections.get_mut(key) {
-                            entry.task = Some(task);
-                        }
+                        let place = guard.place;
+                        let task = tokio::spawn(Arc::clone(inner).run(connected, guard));
+                        inner.lock().set_task(place, task.abort_handle());
                     }
                     Err(option) => {
                         tracing::debug!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use super::service_manager::{self, STOPPING};
-use super::table::Entry;
+use super::table::{Entry, Stage};
 use super::{Inner, Server};
 use crate::clock;
 use crate::connection::Closing;
@@ -48,7 +48,9 @@ impl Server {
     /// 4. The server accepts no more connections, and notifies each connection: clients make
     ///    further calls elsewhere, and requests that arrive nevertheless are rejected, not
     ///    executed. Connections that were accepted in the last second may first be set up, for at
-    ///    most a tenth of the time that is left.
+    ///    most a tenth of the time that is left. Connections of other protocols
+    ///    ([`fallback_protocol`](super::ServerBuilder::fallback_protocol)) end once their requests
+    ///    have their replies.
     /// 5. The running calls may end, until `limit`. Each connection whose calls are replied is
     ///    ended with status 8.
     /// 6. What is left is ended by force.
@@ -89,7 +91,7 @@ impl Server {
         let limit = limit.saturating_sub(clock::now().saturating_duration_since(begun));
         inner.leaving.send_replace(true);
         // Connections whose handshake is under way have no calls yet.
-        inner.abort(|entry| entry.shared.is_none());
+        inner.abort(|entry| matches!(entry.stage, Stage::SettingUp));
         let spread = inner.spread(limit);
         if !spread.is_zero() {
             inner.drain_within(spread);
@@ -110,6 +112,7 @@ impl Server {
         // The connections end by themselves, and tell their peers why. Tasks that have not ended
         // within a second are aborted.
         inner.close_all(Closing::Force);
+        inner.abort(|entry| matches!(entry.stage, Stage::Other));
         if tokio::time::timeout(FORCE_TIME, inner.all_ended())
             .await
             .is_ok()
@@ -195,18 +198,21 @@ impl Inner {
         }
         let entries = table.connections.iter().map(|(_, entry)| entry);
         let is_young = |entry: &&Entry| now.saturating_duration_since(entry.since) < SET_UP_TIME;
-        let young = entries.filter(is_young).map(|entry| entry.shared.clone());
+        let young = entries.filter(is_young).map(|entry| entry.stage.clone());
         let young: Vec<_> = young.collect();
         drop(table);
         let mut young = young.into_iter();
-        // Without shared state, the handshake is under way.
-        young.any(|shared| shared.is_none_or(|shared| !shared.lock().proto.has_granted()))
+        young.any(|stage| match stage {
+            Stage::SettingUp => true,
+            Stage::Iip(shared) => !shared.lock().proto.has_granted(),
+            Stage::Other => false,
+        })
     }
 
     /// Returns the time over which the connections are notified of the shutdown, so that their
     /// clients do not all connect to another server at the same moment.
     fn spread(&self, limit: Duration) -> Duration {
-        match u32::try_from(self.lock().connections.len()) {
+        match u32::try_from(self.lock().len()) {
             Ok(..FEW_CONNECTIONS) => Duration::ZERO,
             Ok(count) => (TELL_TIME * count).min(limit / 10),
             Err(_) => limit / 10,

@@ -25,11 +25,34 @@ pub(super) struct Table {
     pub(super) silent: Pending<usize>,
     /// Number of evicted connections.
     pub(super) evicted: usize,
+    /// Number of local connections.
+    local: usize,
+    /// The serial of the next connection.
+    next: u64,
+}
+
+/// The place of a connection. Keys are used again, serials are not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub(super) key: usize,
+    serial: u64,
+}
+
+/// The progress of a connection.
+#[derive(Clone, Debug)]
+pub(super) enum Stage {
+    /// Its protocol is not known yet, or its handshake is under way: it has no calls.
+    SettingUp,
+    /// It speaks IIP.
+    Iip(Arc<Shared>),
+    /// A [`ProtocolHandler`](super::ProtocolHandler) serves it.
+    Other,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) shared: Option<Arc<Shared>>,
+    serial: u64,
+    pub(super) stage: Stage,
     pub(super) task: Option<AbortHandle>,
     pub(super) network: Network,
     /// The time at which the connection was accepted.
@@ -38,6 +61,8 @@ pub(super) struct Entry {
     pub(super) silent: Option<u64>,
     /// The connection was evicted to make room for another.
     pub(super) evicted: bool,
+    /// The connection was made by this process, for a connection that is counted.
+    is_local: bool,
 }
 
 impl Table {
@@ -48,7 +73,46 @@ impl Table {
             peers: HashMap::new(),
             silent: Pending::new(),
             evicted: 0,
+            local: 0,
+            next: 0,
         }
+    }
+
+    /// Returns the number of connections of peers.
+    pub(super) fn len(&self) -> usize {
+        self.connections.len() - self.local
+    }
+
+    /// Records the task of a connection, unless it has ended already.
+    pub(super) fn set_task(&mut self, place: Place, task: AbortHandle) {
+        let entry = self.connections.get_mut(place.key);
+        if let Some(entry) = entry.filter(|entry| entry.serial == place.serial) {
+            entry.task = Some(task);
+        }
+    }
+
+    fn insert(&mut self, network: Network, since: Instant, is_local: bool) -> Place {
+        let serial = self.next;
+        self.next += 1;
+        let places = self.connections.vacant_entry();
+        let key = places.key();
+        places.insert(Entry {
+            serial,
+            stage: Stage::SettingUp,
+            task: None,
+            network,
+            since,
+            silent: (!is_local).then(|| self.silent.insert(network, since, key)),
+            evicted: false,
+            is_local,
+        });
+        Place { key, serial }
+    }
+
+    /// Adds a connection that this process makes to its own server.
+    pub(super) fn admit_local(&mut self, now: Instant) -> Place {
+        self.local += 1;
+        self.insert(Network::default(), now, true)
     }
 
     /// Stops counting a connection of this peer.
@@ -72,7 +136,7 @@ impl Table {
         task
     }
 
-    /// Reserves a place for one more connection. Returns its key and the task of the connection
+    /// Reserves a place for one more connection. Returns it and the task of the connection
     /// that was evicted for it, or the name of the limit that is reached.
     pub(super) fn admit(
         &mut self,
@@ -80,11 +144,11 @@ impl Table {
         max: usize,
         max_per_peer: usize,
         now: Instant,
-    ) -> Result<(usize, Option<AbortHandle>), &'static str> {
+    ) -> Result<(Place, Option<AbortHandle>), &'static str> {
         let count = self.peers.get(&network).copied().unwrap_or(0);
         // Connections over Unix sockets and in memory have no address, and no limit per peer.
         let is_crowded = network.is_known() && count >= max_per_peer;
-        let is_full = self.connections.len() - self.evicted >= max;
+        let is_full = self.len() - self.evicted >= max;
         let evicted = if is_crowded || is_full {
             // Evicted connections keep their memory until their tasks have ended, which is soon
             // unless the runtime is overloaded.
@@ -102,17 +166,7 @@ impl Table {
             None
         };
         *self.peers.entry(network).or_default() += 1;
-        let places = self.connections.vacant_entry();
-        let key = places.key();
-        places.insert(Entry {
-            shared: None,
-            task: None,
-            network,
-            since: now,
-            silent: Some(self.silent.insert(network, now, key)),
-            evicted: false,
-        });
-        Ok((key, evicted))
+        Ok((self.insert(network, now, false), evicted))
     }
 
     /// Counts a silent connection as one of another peer from now on. Returns the task of the
@@ -160,7 +214,9 @@ impl Table {
         if let Some(number) = entry.silent {
             self.silent.remove(number);
         }
-        if entry.evicted {
+        if entry.is_local {
+            self.local -= 1;
+        } else if entry.evicted {
             self.evicted -= 1;
         } else {
             self.uncount(entry.network);
@@ -185,7 +241,7 @@ mod tests {
         let now = Instant::now();
         let mut table = Table::new();
         let admit = |table: &mut Table| table.admit(proxy, 10, usize::MAX, now).expect("room").0;
-        let keys = [(); 4].map(|()| admit(&mut table));
+        let keys = [(); 4].map(|()| admit(&mut table).key);
         assert_eq!(table.peers[&proxy], 4);
         assert!(
             table
@@ -225,9 +281,9 @@ mod tests {
         let (proxy, client) = (network(1), network(2));
         let now = Instant::now();
         let mut table = Table::new();
-        let (first, _) = table.admit(proxy, 10, usize::MAX, now).expect("room");
+        let (Place { key: first, .. }, _) = table.admit(proxy, 10, usize::MAX, now).expect("room");
         table.move_to(first, client, 1, now).expect("room");
-        let (second, _) = table.admit(proxy, 10, usize::MAX, now).expect("room");
+        let (Place { key: second, .. }, _) = table.admit(proxy, 10, usize::MAX, now).expect("room");
         table
             .move_to(second, client, 1, now + GRACE)
             .expect("the first is late");
@@ -238,5 +294,35 @@ mod tests {
         table.remove(first);
         table.remove(second);
         assert!(table.peers.is_empty() && table.evicted == 0);
+    }
+    #[test]
+    fn a_local_connection_takes_no_place_of_a_peer() {
+        let now = Instant::now();
+        let mut table = Table::new();
+        let local = table.admit_local(now);
+        let (peer, _) = table.admit(network(1), 1, 1, now).expect("room");
+        assert_eq!((table.len(), table.connections.len()), (1, 2));
+        let later = now + GRACE;
+        let evicted = table.admit(network(2), 1, 1, later).expect("it was silent");
+        assert!(table.connections[peer.key].evicted && !table.connections[local.key].evicted);
+        for place in [local, peer, evicted.0] {
+            table.remove(place.key);
+        }
+        assert_eq!((table.local, table.evicted, table.peers.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_task_is_recorded_only_for_the_connection_that_it_serves() {
+        let now = Instant::now();
+        let mut table = Table::new();
+        let first = table.admit_local(now);
+        table.remove(first.key);
+        let second = table.admit_local(now);
+        assert_eq!(first.key, second.key, "keys are used again");
+        let task = tokio::spawn(async {}).abort_handle();
+        table.set_task(first, task.clone());
+        assert!(table.connections[second.key].task.is_none());
+        table.set_task(second, task);
+        assert!(table.connections[second.key].task.is_some());
     }
 }

@@ -19,7 +19,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// The permits for handshakes. A connection gets one once its ClientHello has arrived; a client
 /// that does not continue its handshake makes room for others.
 #[derive(Debug)]
-pub(crate) struct Handshakes {
+pub(super) struct Handshakes {
     limit: usize,
     state: Mutex<State>,
     /// Notified when a permit becomes free.
@@ -35,7 +35,7 @@ struct State {
 }
 
 impl Handshakes {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
             state: Mutex::new(State {
@@ -44,6 +44,10 @@ impl Handshakes {
             }),
             left: Notify::new(),
         })
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

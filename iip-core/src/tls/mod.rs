@@ -42,7 +42,6 @@ pub use self::error::TlsError;
 pub use self::reload::CertificateReloader;
 pub use self::server::{ClientCertificate, ServerTls};
 
-pub(crate) use self::handshakes::Handshakes;
 use self::reload::IdentityCell;
 
 /// Default maximum duration of a handshake.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub struct ServerTls {
     client_roots: Option<Arc<RootCertStore>>,
     client_certificate: ClientCertificate,
     handshake_timeout: Duration,
-    max_handshakes: usize,
+    handshakes: Arc<Handshakes>,
     alpn: Vec<Vec<u8>>,
     built: Arc<Built<ServerConfig>>,
 }
@@ -86,7 +87,7 @@ impl ServerTls {
             client_roots: None,
             client_certificate: ClientCertificate::Required,
             handshake_timeout: HANDSHAKE_TIMEOUT,
-            max_handshakes: MAX_HANDSHAKES,
+            handshakes: Handshakes::new(MAX_HANDSHAKES),
             alpn: Vec::new(),
             built: Arc::default(),
         }
@@ -132,7 +133,7 @@ impl ServerTls {
     }
 
     /// Sets the maximum number of concurrent handshakes, at least 1; further connections wait.
-    /// Default: 256.
+    /// Default: 256. Servers that use clones of one value share it.
     ///
     /// A handshake costs about a millisecond of computing and up to 64 KiB of memory for data of an
     /// unknown peer. It begins when the client's first message (ClientHello) has arrived: silent
@@ -140,7 +141,7 @@ impl ServerTls {
     /// room for one that waits, or at once if it is from the address that has the most.
     #[must_use]
     pub fn max_handshakes(mut self, count: usize) -> Self {
-        self.max_handshakes = count.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+        self.handshakes = Handshakes::new(count.max(1));
         self
     }
 
@@ -152,14 +153,16 @@ impl ServerTls {
         self.changed()
     }
 
-    pub(crate) fn handshake_limit(&self) -> Duration {
-        self.handshake_timeout
+    /// Offers these protocols unless others were set.
+    pub(crate) fn or_alpn(self, protocols: &[&str]) -> Self {
+        match self.alpn.is_empty() {
+            true => self.alpn(protocols.iter().copied()),
+            false => self,
+        }
     }
 
-    /// Returns the maximum number of concurrent handshakes. The code that accepts connections
-    /// enforces it.
-    pub fn handshakes(&self) -> usize {
-        self.max_handshakes
+    pub(crate) fn handshake_limit(&self) -> Duration {
+        self.handshake_timeout
     }
 
     /// Returns a handle that replaces the certificate while the server runs.
@@ -192,7 +195,8 @@ impl ServerTls {
         self.config().map(drop)
     }
 
-    /// Performs the handshake on an accepted stream.
+    /// Performs the handshake on an accepted stream, as one of
+    /// [`max_handshakes`](Self::max_handshakes).
     ///
     /// Returns the encrypted stream, and the verified certificate of the client with the chain that
     /// it sent (DER); none if it was not asked for one. The stream sends close_notify when it is
@@ -207,22 +211,31 @@ impl ServerTls {
     ///
     /// The error contains a [`TlsError`], or is an error of the stream.
     pub async fn accept(&self, io: impl Into<IoStream>) -> io::Result<(IoStream, Vec<Vec<u8>>)> {
-        let alone = Handshakes::new(1);
-        self.accept_beside(io.into(), &alone, Network::default())
-            .await
+        let io = io.into();
+        let addr = io.peer_addr();
+        self.accept_from(io, addr).await
     }
 
-    /// Like [`accept`](Self::accept), but counted among the concurrent handshakes.
-    pub(crate) async fn accept_beside(
+    /// Like [`accept`](Self::accept), for a peer whose address is not that of the stream, because
+    /// it connects through a proxy, or some bytes of the stream were read before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the stream.
+    ///
+    /// # Errors
+    ///
+    /// See [`accept`](Self::accept).
+    pub async fn accept_from(
         &self,
         io: IoStream,
-        handshakes: &Arc<Handshakes>,
-        network: Network,
+        addr: Option<SocketAddr>,
     ) -> io::Result<(IoStream, Vec<Vec<u8>>)> {
+        let network = Network::of(addr.map(|addr| addr.ip()));
         let handshake = async {
             // Waiting for the ClientHello needs no computing, so the permit is only taken after it.
             let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-            let permit = handshakes.enter(network).await;
+            let permit = self.handshakes.enter(network).await;
             permit.run(hello.into_stream(self.config()?)).await
         };
         let stream = within(
@@ -298,7 +311,7 @@ impl fmt::Debug for ServerTls {
             )
             .field("client_certificate", &self.client_certificate)
             .field("handshake_timeout", &self.handshake_timeout)
-            .field("max_handshakes", &self.max_handshakes)
+            .field("max_handshakes", &self.handshakes.limit())
             .finish()
     }
 }

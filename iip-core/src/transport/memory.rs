@@ -11,6 +11,11 @@ use super::{BACKLOG, ConnectFuture, Connected, Connector};
 /// Allocated as needed.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// Creates the two ends of an in-memory connection.
+pub(crate) fn pipe() -> (DuplexStream, DuplexStream) {
+    tokio::io::duplex(BUFFER_BYTES)
+}
+
 /// Creates a connected pair of connector and listener in memory: for a server and its clients in
 /// one process, in tests.
 ///
@@ -45,7 +50,7 @@ pub struct MemoryConnector {
 impl Connector for MemoryConnector {
     fn connect(&self) -> ConnectFuture<'_> {
         Box::pin(async {
-            let (near, far) = tokio::io::duplex(BUFFER_BYTES);
+            let (near, far) = pipe();
             match self.listener.send(far).await {
                 Ok(()) => Ok(Connected::new(near)),
                 Err(_) => Err(io::Error::new(

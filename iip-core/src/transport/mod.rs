@@ -4,6 +4,7 @@
 //! memory, TLS over any of them, or a custom stream of a [`Connector`].
 
 mod endpoint;
+mod first;
 #[cfg(all(unix, feature = "inherit"))]
 mod inherited;
 mod listener;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
@@ -28,11 +30,14 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 pub use self::endpoint::{Endpoint, EndpointError, ToEndpoint};
+use self::first::Rewound;
+pub use self::first::read_first;
 pub use self::listener::Listener;
 #[cfg(all(unix, feature = "inherit"))]
 pub(crate) use self::listener::Passable;
 #[cfg(unix)]
 pub use self::listener::UnixSocketListener;
+pub(crate) use self::memory::pipe;
 pub use self::memory::{MemoryConnector, MemoryListener, memory};
 pub use self::proxy_protocol::ProxyProtocol;
 pub(crate) use self::proxy_protocol::read_header;
@@ -91,6 +96,13 @@ impl IoStream {
             Inner::Tls(stream) => stream.get_ref().0.peer_addr(),
             _ => None,
         }
+    }
+
+    /// Puts bytes back that were read from the stream: they are read again first. The result has no
+    /// [`peer_addr`](Self::peer_addr).
+    #[must_use]
+    pub fn rewound(self, first: Bytes) -> Self {
+        Self::new(Rewound::new(first, self))
     }
 
     #[cfg(feature = "tls")]

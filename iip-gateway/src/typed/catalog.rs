@@ -29,11 +29,13 @@ const MAX_NODES: usize = 20_000;
 
 /// The methods of the backends, by their paths in HTTP.
 #[derive(Debug, Default)]
-pub(super) struct Catalog {
+pub(crate) struct Catalog {
     /// The build that was described last is at the front.
     known: Mutex<VecDeque<Arc<Build>>>,
     /// The last question. Requests that need an answer wait for the one that asks.
     asked: tokio::sync::Mutex<Option<Asked>>,
+    /// The backend is the server of this process, which does not change.
+    is_local: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,19 @@ pub(super) struct Found {
 }
 
 impl Catalog {
+    /// Creates the catalog of the server of this process, which never changes.
+    pub(crate) fn local(described: ServerDescription) -> Self {
+        Self {
+            known: Mutex::new(VecDeque::from([Arc::new(Build::new(described))])),
+            is_local: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn is_local(&self) -> bool {
+        self.is_local
+    }
+
     /// Finds the method at a path of HTTP. Asks the backends if their build is not known, or the
     /// path is not; at most once per second.
     pub(super) async fn find(&self, client: &Client, path: &str) -> Result<Found, Failure> {
@@ -68,7 +83,7 @@ impl Catalog {
             return Ok(found);
         }
         // Backends that announce their build have been asked already.
-        if client.announced_build().is_none() {
+        if !self.is_local && client.announced_build().is_none() {
             self.ask(client).await?;
         }
         self.lookup(path).ok_or_else(|| no_method(path))
@@ -83,6 +98,9 @@ impl Catalog {
 
     /// Asks the backends if nothing is known of them, or a build has come that is not known.
     async fn follow(&self, client: &Client) -> Result<(), Failure> {
+        if self.is_local {
+            return Ok(());
+        }
         let build = client.announced_build();
         let is_known = {
             let known = self.known();

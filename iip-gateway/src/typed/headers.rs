@@ -128,7 +128,7 @@ pub(super) fn empty(status: StatusCode) -> Response<ReplyBody> {
 }
 
 /// The failure of a request with a method of HTTP that its target does not have.
-pub(super) fn not_allowed(methods: &'static str) -> Failure {
+pub(crate) fn not_allowed(methods: &'static str) -> Failure {
     let failure = Failure::refused(
         StatusCode::METHOD_NOT_ALLOWED,
         "UNIMPLEMENTED",

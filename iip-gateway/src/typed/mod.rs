@@ -7,7 +7,7 @@ mod arguments;
 mod call;
 mod catalog;
 mod events;
-mod headers;
+pub(crate) mod headers;
 mod int64;
 mod lines;
 mod negotiation;
@@ -22,7 +22,7 @@ use hyper::{Method, Response};
 use iip_rpc::Client;
 
 use self::call::Call;
-use self::catalog::Catalog;
+pub(crate) use self::catalog::Catalog;
 pub use self::options::{JsonInt64, TypedOptions};
 pub(crate) use self::request::ApiRequest;
 use crate::body::ReplyBody;
@@ -51,6 +51,16 @@ impl Api {
             client,
             options: Arc::new(options),
             catalog: Arc::default(),
+        }
+    }
+
+    /// Creates the API of the server of this process. Its documents are for peers on whose behalf
+    /// `client` may read the descriptions.
+    pub(crate) fn local(client: Client, options: Arc<TypedOptions>, catalog: Arc<Catalog>) -> Self {
+        Self {
+            client,
+            options,
+            catalog,
         }
     }
 
@@ -126,7 +136,13 @@ impl Api {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(headers::not_allowed("GET"));
         }
-        let build = || self.catalog.latest(&self.client);
+        let build = || async {
+            if self.catalog.is_local() {
+                let described = self.client.describe().await;
+                described.map_err(|status| Failure::of_status(&status))?;
+            }
+            self.catalog.latest(&self.client).await
+        };
         let text = match document {
             Document::OpenApi => build().await?.openapi(&self.options),
             Document::Description => build().await?.description(),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 
-use iip_core::Places;
+use iip_core::{Places, ServerHandle};
 use iip_schema::Description;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,23 @@ pub struct ServerDescription {
     pub services: Vec<Description>,
 }
 
+impl ServerDescription {
+    /// Returns the descriptions of a server in the same process, whoever may read them: for handlers
+    /// of other protocols ([`ServerBuilder::fallback_protocol`]). `None` if none of its services has
+    /// a description, or the server is one of iip-core alone.
+    ///
+    /// [`ServerBuilder::fallback_protocol`]: crate::ServerBuilder::fallback_protocol
+    #[must_use]
+    pub fn of_server(server: &ServerHandle) -> Option<Self> {
+        let served = server.extension::<Arc<Served>>()?;
+        let services = served.services.iter();
+        Some(Self {
+            build: Some(served.announced().as_str().to_owned()),
+            services: services.map(|(service, _)| service.clone()).collect(),
+        })
+    }
+}
+
 /// The callers that may read the descriptions of a server.
 #[derive(Clone, Default)]
 pub(crate) enum Access {
@@ -89,12 +106,8 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Describes the services of `methods`. `None` if none of them can be described, or nobody may
-    /// know.
-    pub(crate) fn new(methods: &Methods, access: Access) -> Option<Self> {
-        if matches!(access, Access::Nobody) {
-            return None;
-        }
+    /// Describes the services of `methods`. `None` if none of them can be described.
+    pub(crate) fn new(methods: &Methods, access: Access) -> Option<Arc<Self>> {
         let mut names: Vec<&str> = Vec::new();
         let mut services = Vec::new();
         for method in methods.descriptors() {
@@ -110,7 +123,12 @@ impl Served {
             let announced = Announced::of_service(&description);
             services.push((description, announced));
         }
-        (!services.is_empty()).then_some(Self { services, access })
+        (!services.is_empty()).then(|| Arc::new(Self { services, access }))
+    }
+
+    /// Returns `true` if no peer may read the descriptions.
+    pub(crate) fn is_private(&self) -> bool {
+        matches!(self.access, Access::Nobody)
     }
 
     /// Returns the fingerprint of all services, for the hello.
@@ -118,14 +136,13 @@ impl Served {
         Announced::of_services(self.services.iter().map(|(description, _)| description))
     }
 
-    pub(crate) fn register(self, methods: &mut Methods) {
-        let this = Arc::new(self);
+    pub(crate) fn register(self: &Arc<Self>, methods: &mut Methods) {
         // They end at once, and calls of other methods wait for them.
         let places = Places::new("max_running_calls", usize::MAX);
         methods.counted_apart(places, |methods| {
-            methods.unary(LIST, &this, list);
-            methods.unary(DESCRIBE, &this, describe);
-            methods.unary(FINGERPRINT, &this, fingerprint);
+            methods.unary(LIST, self, list);
+            methods.unary(DESCRIBE, self, describe);
+            methods.unary(FINGERPRINT, self, fingerprint);
         });
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use iip_core::balance::BackendInfo;
 use iip_core::transport::{Listener, MemoryConnector, ProxyProtocol, ToEndpoint};
-use iip_core::{Handler, Level, Limits, Peer};
+use iip_core::{Handler, Level, Limits, Peer, ProtocolHandler};
 
 use super::names::Names;
 use super::no_method::NoMethod;
@@ -15,7 +15,7 @@ use super::{Methods, Server, Service};
 use crate::codec::DecodeLimits;
 use crate::compression::Compression;
 use crate::context::CallContext;
-use crate::health::{Health, WatchLimits};
+use crate::health::{Health, HealthState, WatchLimits};
 use crate::hello::announcement;
 use crate::interceptor::{Layers, ServerCall, ServerInterceptor};
 use crate::limits::TypedLimits;
@@ -40,6 +40,7 @@ pub struct ServerBuilder {
     health: Option<Health>,
     watch_limits: WatchLimits,
     access: Access,
+    has_fallback_protocol: bool,
 }
 
 /// A service to be registered once the limits are known.
@@ -68,6 +69,7 @@ impl ServerBuilder {
             health: None,
             watch_limits: WatchLimits::default(),
             access: Access::default(),
+            has_fallback_protocol: false,
         }
     }
 
@@ -233,6 +235,28 @@ impl ServerBuilder {
         self
     }
 
+    /// Adds a condition for the server to be [ready](Server::is_ready), such as a connection to the
+    /// database. It is evaluated on every check, so it should be quick and must not block. Default:
+    /// none; with several, all must hold. With [`health`](Self::health), a condition is that the
+    /// server as a whole is serving.
+    pub fn readiness(mut self, check: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.core = self.core.readiness(check);
+        self
+    }
+
+    /// Serves connections of other protocols on the same port, such as HTTP by the `Http` of
+    /// iip-gateway: those whose first bytes are not IIP. Default: they are closed, and logged with
+    /// the protocol that they seem to speak; so are those that the handler does not accept.
+    ///
+    /// With a handler, the first byte of every connection must arrive within
+    /// [`Limits::frame_head_timeout`](Limits::frame_head_timeout). With `tls`, the other protocols
+    /// need TLS like IIP.
+    pub fn fallback_protocol(mut self, handler: impl ProtocolHandler) -> Self {
+        self.core = self.core.fallback_protocol(handler);
+        self.has_fallback_protocol = true;
+        self
+    }
+
     /// Sets the maximum number of concurrent handlers that had to wait, on all connections.
     /// Default: 65,536; 0 is rejected. Further calls are rejected, not run. A connection, while
     /// there are others, and all connections of one IP address, while there are other addresses,
@@ -360,10 +384,22 @@ impl ServerBuilder {
         self
     }
 
-    /// Enables TLS, and accepts nothing else. Default: plain. Needs the feature `tls`.
+    /// Enables TLS, and accepts nothing else, unless [`also_plain`](Self::also_plain) is set.
+    /// Default: plain. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: iip_core::tls::ServerTls) -> Self {
         self.core = self.core.tls(tls);
+        self
+    }
+
+    /// Accepts connections without TLS on the same port too, for example until the last client uses
+    /// TLS. Default: no. Without [`tls`](Self::tls) it has no effect. Needs the feature `tls`.
+    ///
+    /// The first byte of every connection must then arrive within
+    /// [`Limits::frame_head_timeout`](Limits::frame_head_timeout).
+    #[cfg(feature = "tls")]
+    pub fn also_plain(mut self, also_plain: bool) -> Self {
+        self.core = self.core.also_plain(also_plain);
         self
     }
 
@@ -470,9 +506,13 @@ impl ServerBuilder {
             methods.interceptors = Layers::default();
             health.register(&mut methods, self.watch_limits);
         }
-        let served = Served::new(&methods, self.access);
-        let build = served.as_ref().map(Served::announced);
-        if let Some(served) = served {
+        let served = match self.access {
+            Access::Nobody if !self.has_fallback_protocol => None,
+            access => Served::new(&methods, access),
+        };
+        let public = served.as_ref().filter(|served| !served.is_private());
+        let build = public.map(|served| served.announced());
+        if let Some(served) = public {
             methods.interceptors = Layers::default();
             served.register(&mut methods);
         }
@@ -485,13 +525,21 @@ impl ServerBuilder {
             .limits(self.limits.of_connection())
             .announce(announcement(self.max_compression_ratio, build))
             .fallback(NoMethod::beside(&methods.handlers));
+        let core = match served {
+            Some(served) if self.has_fallback_protocol => core.extension(served),
+            _ => core,
+        };
         let handlers = methods.handlers.into_iter();
         let core = handlers.fold(core, |core, (method, handler)| {
             core.route_shared(method.path(), handler)
         });
         Ok(match self.health {
             None => core,
-            Some(health) => core.on_shutdown(move || health.shut_down()),
+            Some(health) => {
+                let whole = health.clone();
+                core.readiness(move || whole.state("") == Some(HealthState::Serving))
+                    .on_shutdown(move || health.shut_down())
+            }
         })
     }
 }

@@ -61,6 +61,14 @@ impl Server {
         self.core.target()
     }
 
+    /// Returns `true` if the server should get calls: no [shutdown](Self::shutdown) has begun, every
+    /// condition of [`ServerBuilder::readiness`] holds, and its [`Health`](crate::Health), if it has
+    /// one, is serving as a whole. A server that is not ready still serves the calls that it gets.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.core.is_ready()
+    }
+
     /// The underlying server, for what takes one: `Handover::listener`.
     pub fn raw(&self) -> &iip_core::Server {
         &self.core

@@ -1,7 +1,8 @@
 //! Detection of the protocol that a client speaks from its first bytes, so that one port can carry
 //! IIP, TLS and HTTP. Pure.
 //!
-//! This works because a client speaks first in each of them.
+//! This works because the client speaks first in each of them.
+//! [`read_first`](crate::transport::read_first) reads the bytes.
 
 /// The number of bytes that [`detect`] needs at most.
 pub const MAX_BYTES: usize = HTTP2_PREFACE.len();
@@ -29,7 +30,7 @@ pub enum Protocol {
 /// and for a part of the preface of HTTP/2.
 ///
 /// ```
-/// use iip_gateway::sniff::{Protocol, detect};
+/// use iip_core::sniff::{Protocol, detect};
 ///
 /// assert_eq!(detect(b""), None);
 /// assert_eq!(detect(b"G"), Some(Protocol::Http1));
