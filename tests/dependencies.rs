@@ -178,6 +178,7 @@ fn every_dependency_of_a_library_has_a_reason_and_every_reason_a_dependency() {
         "iip-schema",
         "iip-discovery-etcd",
         "iip-gateway",
+        "iq",
     ] {
         let named: BTreeSet<String> = reasons(library).into_keys().collect();
         assert_eq!(named, used_by(library), "{library}");

@@ -82,6 +82,12 @@ fn every_file_of_the_tests_of_iip_gateway_is_a_module_of_their_binary() {
 }
 
 #[test]
+fn every_file_of_the_tests_of_iq_is_a_module_of_their_binary() {
+    let iq = Path::new(env!("CARGO_MANIFEST_DIR")).join("../iq");
+    assert_eq!(unnamed(&iq, "tests"), [""; 0]);
+}
+
+#[test]
 fn every_example_of_the_features_is_in_the_manifest() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     assert_eq!(unnamed(&tests.join("../examples/features"), ""), [""; 0]);

@@ -16,7 +16,7 @@ use iip_rpc::compression::CompressionId;
 use crate::cargo::cargo_test;
 
 /// The packages that are tested with all features.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "iip-core",
     "iip-rpc",
     "iip-macros",
@@ -24,6 +24,7 @@ const PACKAGES: [&str; 11] = [
     "iip-rules",
     "iip-schema",
     "iip-gateway",
+    "iq",
     "iip-tests",
     "iip-examples",
     "iip-example-protobuf-build",

@@ -1,0 +1,95 @@
+//! The arguments of a call on the command line.
+
+use std::path::Path;
+
+use iip_core::Printable;
+use iip_rpc::schema::dynamic::{Layout, MethodArguments, Options};
+use iip_rpc::schema::{Description, Method};
+use serde_json::Value;
+
+use super::pairs::{self, Pair};
+use crate::exit::{Failure, Outcome};
+use crate::place::{Place, unknown_name};
+use crate::raw::contents;
+
+/// Arguments as they were given.
+pub(super) enum Arguments {
+    /// None.
+    Empty,
+    /// JSON, as it was written.
+    Json(String),
+    /// Pairs of names and values.
+    Pairs(Vec<Pair>),
+}
+
+impl Arguments {
+    /// Reads JSON, `@FILE`, `-` or pairs.
+    pub(super) async fn read(args: &[String]) -> Outcome<Self> {
+        let text = match args {
+            [] => return Ok(Self::Empty),
+            [only] if only == "-" => text_in(Path::new("-")).await?,
+            [only] if only.starts_with('@') => text_in(Path::new(&only[1..])).await?,
+            [only] if is_json(only) => only.clone(),
+            pairs => {
+                let pairs = pairs.iter().map(|pair| Pair::parse(pair));
+                return Ok(Self::Pairs(pairs.collect::<Outcome<_>>()?));
+            }
+        };
+        match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+            Ok(_) => Ok(Self::Json(text)),
+            Err(error) => Err(Failure::Usage(format!(
+                "the arguments are not JSON: {error}"
+            ))),
+        }
+    }
+
+    /// The arguments for a method, checked and in JSON.
+    pub(super) fn for_method(self, service: &Description, method: &Method) -> Outcome<String> {
+        let name = format!("{}.{}", service.service, method.name);
+        let (text, value) = match self {
+            Self::Json(text) => {
+                let value = serde_json::from_str(&text)
+                    .map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+                (Some(text), value)
+            }
+            Self::Empty => (None, Value::Object(serde_json::Map::new())),
+            Self::Pairs(pairs) => (None, pairs::typed(pairs, method, &service.types)?),
+        };
+        let options = Options::new(Layout::Named);
+        let checked = MethodArguments::new(method, &service.types, &value, options).check(true);
+        checked.map_err(|error| {
+            // A name that was mistyped is more likely than one that was forgotten.
+            let unknown = unknown_name(&value, Place::Arguments(method), &service.types);
+            let reason = unknown.unwrap_or_else(|| error.to_string());
+            Failure::Usage(format!("{}: {}", Printable(&name), Printable(reason)))
+        })?;
+        // Numbers that a `Value` does not hold exactly stay as they were written.
+        Ok(text.unwrap_or_else(|| value.to_string()))
+    }
+
+    /// The arguments for a method about which nothing is known.
+    pub(super) fn untyped(self) -> Outcome<String> {
+        match self {
+            Self::Empty => Ok("{}".to_owned()),
+            Self::Json(text) => Ok(text),
+            Self::Pairs(_) => Err(Failure::Usage(
+                "pairs are typed by the description of the method, which the server does not \
+                 have: give the arguments in JSON, or a description with --schema FILE"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// Returns `true` if an argument is meant as JSON, not as a pair.
+fn is_json(text: &str) -> bool {
+    let trimmed = text.trim_start();
+    trimmed.starts_with(['{', '[', '"'])
+        || serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok()
+}
+
+async fn text_in(path: &Path) -> Outcome<String> {
+    let data = contents(path).await?;
+    String::from_utf8(data)
+        .map_err(|_| Failure::Usage(format!("{}: it is not UTF-8", path.display())))
+}

@@ -1,0 +1,91 @@
+//! `iq call`: a method with JSON.
+
+mod arguments;
+mod lines;
+mod pairs;
+mod run;
+
+use iip_core::Printable;
+use iip_rpc::Code;
+use iip_rpc::schema::{Description, Format, Method};
+
+use self::arguments::Arguments;
+use crate::args::CallArgs;
+use crate::connection::{ConnectArgs, Connection};
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+use crate::services;
+
+/// What is called.
+pub(crate) enum Callee {
+    /// A method with its description.
+    Described(Box<(Description, Method)>),
+    /// A path of a server that does not describe itself: a unary method.
+    Path(String),
+}
+
+/// Calls the method.
+pub(crate) async fn run(args: &CallArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
+    // What is wrong in a file is found before the connection is made.
+    let saved = args.schema.as_deref().map(services::in_file).transpose()?;
+    let given = Arguments::read(&args.args).await?;
+    let connection = connect.connect(&args.target, output).await?;
+    let callee = match saved {
+        Some(saved) => described(&saved, &args.method)?,
+        None => ask(&connection, &args.method, output).await?,
+    };
+    let prepared = match &callee {
+        Callee::Described(described) => {
+            let (service, method) = &**described;
+            callable(&args.target, service, method)?;
+            given.for_method(service, method)?
+        }
+        Callee::Path(_) => given.untyped()?,
+    };
+    run::call(args, &callee, prepared, &connection, output).await
+}
+
+fn described(services: &[Description], name: &str) -> Outcome<Callee> {
+    let (service, method) = services::method(services, name)?;
+    let described = (service.clone(), method.clone());
+    Ok(Callee::Described(Box::new(described)))
+}
+
+/// Asks the server for the description of a method.
+async fn ask(connection: &Connection, name: &str, output: &Output) -> Outcome<Callee> {
+    match services::of_server(&connection.within_time()).await {
+        Ok(services) => described(&services, name),
+        // Whoever knows the path needs no description.
+        Err(Failure::Status(status)) if name.starts_with('/') && may_hide(status.code()) => {
+            output.detail("the server does not describe its services: the call is unary");
+            Ok(Callee::Path(name.to_owned()))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Returns `true` if a server answers so that does not describe its services to this client.
+fn may_hide(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated
+    )
+}
+
+/// Refuses methods that have no JSON.
+fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
+    let name = format!("{}.{}", service.service, method.name);
+    let name = Printable(name);
+    if method.format == Format::Raw {
+        return Err(Failure::Usage(format!(
+            "{name} takes and returns raw bytes: use `iq {target} {} -d DATA`",
+            Printable(&method.path)
+        )));
+    }
+    match method.codec.as_deref() {
+        Some("protobuf") => Err(Failure::Usage(format!(
+            "{name} takes protobuf messages, which cannot be written in JSON"
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,292 @@
+//! Arguments as pairs: `name=value`, `order.id=7`, `name:=JSON`.
+
+use iip_rpc::schema::{Enum, Method, Shape, Tagging, Type, Types, Variant, VariantShape};
+use serde_json::{Map, Value};
+
+use crate::exit::{Failure, Outcome};
+use crate::place::{MAX_DEPTH, Place};
+
+/// A pair as it was written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Pair {
+    /// The names, from the outermost on.
+    path: Vec<String>,
+    value: String,
+    /// The value is JSON already.
+    is_json: bool,
+}
+
+impl Pair {
+    pub(super) fn parse(text: &str) -> Outcome<Self> {
+        let wrong = || {
+            Failure::Usage(format!(
+                "`{text}` is neither JSON nor a pair such as `name=value` or `name:=JSON`"
+            ))
+        };
+        let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+        let (name, is_json) = match name.strip_suffix(':') {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+        if path.iter().any(String::is_empty) || path.len() > MAX_DEPTH {
+            return Err(wrong());
+        }
+        Ok(Self {
+            path,
+            value: value.to_owned(),
+            is_json,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.path.join(".")
+    }
+}
+
+/// The arguments of a method as an object.
+pub(super) fn typed(pairs: Vec<Pair>, method: &Method, types: &Types) -> Outcome<Value> {
+    let mut object = Map::new();
+    for pair in pairs {
+        add(&mut object, &pair, method, types)?;
+    }
+    Ok(Value::Object(object))
+}
+
+fn add(object: &mut Map<String, Value>, pair: &Pair, method: &Method, types: &Types) -> Outcome {
+    let mut place = Place::Arguments(method);
+    let mut object = object;
+    let Some((last, before)) = pair.path.split_last() else {
+        return Ok(());
+    };
+    for name in before {
+        place = place.named(name, types);
+        let next = object.entry(name.clone());
+        let next = next.or_insert_with(|| Value::Object(Map::new()));
+        let Value::Object(next) = next else {
+            return Err(Failure::Usage(format!(
+                "`{}`: `{name}` has a value of its own already",
+                pair.name()
+            )));
+        };
+        object = next;
+    }
+    place = place.named(last, types);
+    let is_list = matches!(place.ty(types), Some(Type::Seq(_)));
+    if is_list && !pair.is_json && !pair.value.starts_with('[') {
+        let element = value(pair, place.element(types), types)?;
+        match object
+            .entry(last.clone())
+            .or_insert_with(|| Value::Array(Vec::new()))
+        {
+            Value::Array(list) => list.push(element),
+            _ => return Err(twice(pair)),
+        }
+        return Ok(());
+    }
+    match object.insert(last.clone(), value(pair, place, types)?) {
+        None => Ok(()),
+        Some(_) => Err(twice(pair)),
+    }
+}
+
+fn twice(pair: &Pair) -> Failure {
+    Failure::Usage(format!("`{}` is given twice", pair.name()))
+}
+
+/// A value of the command line as a value of a type.
+fn value(pair: &Pair, place: Place<'_>, types: &Types) -> Outcome<Value> {
+    let text = &*pair.value;
+    let wrong = |expected: &str| {
+        let name = pair.name();
+        Failure::Usage(format!("`{name}`: expected {expected}, found `{text}`"))
+    };
+    let json = || serde_json::from_str::<Value>(text);
+    if pair.is_json {
+        return json().map_err(|error| wrong(&format!("JSON ({error})")));
+    }
+    let Some(ty) = place.ty(types) else {
+        return Ok(json().unwrap_or_else(|_| text.into()));
+    };
+    match ty {
+        Type::Text | Type::Char | Type::Bytes => Ok(text.into()),
+        Type::Bool => match text {
+            "true" | "yes" => Ok(true.into()),
+            "false" | "no" => Ok(false.into()),
+            _ => Err(wrong("true or false")),
+        },
+        Type::F32 | Type::F64 => match (json(), text) {
+            (Ok(number @ Value::Number(_)), _) => Ok(number),
+            (_, "NaN" | "Infinity" | "-Infinity") => Ok(text.into()),
+            _ => Err(wrong("a number")),
+        },
+        ty if ty.integer().is_some() => {
+            let digits = text.strip_prefix('-').unwrap_or(text);
+            let is_integer = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            match json() {
+                // Integers of 128 bits may be texts; the range is checked later.
+                Ok(number @ Value::Number(_)) if is_integer && number.as_f64().is_some() => {
+                    let fits = number.is_i64() || number.is_u64();
+                    Ok(if fits { number } else { text.into() })
+                }
+                _ => Err(wrong("an integer")),
+            }
+        }
+        ty => match enum_of(ty, types) {
+            Some(of) => Ok(variant(text, of)),
+            None => json().map_err(|error| wrong(&format!("JSON ({error})"))),
+        },
+    }
+}
+
+fn enum_of<'a>(ty: &Type, types: &'a Types) -> Option<&'a Enum> {
+    let Type::Named(name) = ty else {
+        return None;
+    };
+    match &types.get(name)?.shape {
+        Shape::Enum(of) => Some(of),
+        _ => None,
+    }
+}
+
+/// The name of a variant without content, or JSON.
+fn variant(text: &str, of: &Enum) -> Value {
+    let names_it = |variant: &Variant| {
+        variant.name == text || variant.aliases.iter().any(|alias| alias == text)
+    };
+    let is_unit = |variant: &&Variant| variant.shape == VariantShape::Unit;
+    let found = of.variants.iter().filter(is_unit).any(names_it);
+    match (&of.tagging, serde_json::from_str(text)) {
+        (Tagging::External, _) if found => text.into(),
+        (Tagging::Internal { tag } | Tagging::Adjacent { tag, .. }, _) if found => {
+            Value::Object(Map::from_iter([(tag.clone(), text.into())]))
+        }
+        (_, Ok(json)) => json,
+        // The check of the whole names the variants.
+        (_, Err(_)) => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iip_rpc::schema::{Argument, Definition, Field};
+    use serde_json::json;
+
+    use super::*;
+
+    fn types() -> Types {
+        let mut types = Types::new();
+        let fields = vec![
+            Field::new("id", Type::U64),
+            Field::new("note", Type::option(Type::Text)),
+            Field::new("tags", Type::seq(Type::Text)),
+            Field::new("colour", Type::Named("Colour".to_owned())),
+        ];
+        let deny_unknown_fields = false;
+        let order = Definition::new(Shape::Struct {
+            fields,
+            deny_unknown_fields,
+        });
+        types.insert("Order", order);
+        let variants = ["Red", "Green"];
+        let variants = variants.iter().zip(0..);
+        let variants = variants.map(|(name, at)| Variant::new(*name, at, VariantShape::Unit));
+        let colour = Shape::Enum(Enum::new(Tagging::External, variants.collect()));
+        types.insert("Colour", Definition::new(colour));
+        types
+    }
+
+    fn method(args: &[(&str, Type)]) -> Method {
+        let mut method = Method::new("place", "/orders/place");
+        let args = args.iter();
+        method.args = args
+            .map(|(name, ty)| Argument::new(*name, ty.clone()))
+            .collect();
+        method
+    }
+
+    fn given(pairs: &[&str], method: &Method) -> Result<Value, String> {
+        let pairs = pairs.iter().map(|pair| Pair::parse(pair));
+        let pairs = pairs.collect::<Outcome<Vec<_>>>();
+        let value = pairs.and_then(|pairs| typed(pairs, method, &types()));
+        value.map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn values_are_typed_by_the_description() {
+        let order = method(&[
+            ("order", Type::Named("Order".to_owned())),
+            ("rush", Type::Bool),
+        ]);
+        let pairs = [
+            "order.id=7",
+            "order.note=007",
+            "order.tags=a",
+            "order.tags=b",
+            "order.colour=Red",
+            "rush=true",
+        ];
+        let wanted = json!({
+            "order": {"id": 7, "note": "007", "tags": ["a", "b"], "colour": "Red"},
+            "rush": true,
+        });
+        assert_eq!(given(&pairs, &order), Ok(wanted));
+        let wanted = json!({"order": {"tags": ["x"]}});
+        assert_eq!(given(&[r#"order.tags:=["x"]"#], &order), Ok(wanted.clone()));
+        assert_eq!(given(&[r#"order.tags=["x"]"#], &order), Ok(wanted));
+    }
+
+    #[test]
+    fn the_fields_of_the_only_argument_need_no_name() {
+        let order = method(&[("order", Type::Named("Order".to_owned()))]);
+        assert_eq!(given(&["id=7"], &order), Ok(json!({"id": 7})));
+        assert_eq!(
+            given(&["order.id=7"], &order),
+            Ok(json!({"order": {"id": 7}}))
+        );
+        let number = method(&[("id", Type::U64)]);
+        assert_eq!(
+            given(&["id=18446744073709551615"], &number),
+            Ok(json!({"id": u64::MAX}))
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_reported_with_their_names() {
+        let order = method(&[
+            ("order", Type::Named("Order".to_owned())),
+            ("rush", Type::Bool),
+        ]);
+        for (pairs, reason) in [
+            (
+                &["order.id=x"][..],
+                "`order.id`: expected an integer, found `x`",
+            ),
+            (
+                &["order.id=1.5"],
+                "`order.id`: expected an integer, found `1.5`",
+            ),
+            (&["rush=1"], "`rush`: expected true or false, found `1`"),
+            (&["rush=true", "rush=true"], "`rush` is given twice"),
+            (
+                &["rush=true", "rush.x=1"],
+                "`rush.x`: `rush` has a value of its own already",
+            ),
+            (
+                &["order:={"],
+                "`order`: expected JSON (EOF while parsing an object at line 1 column 1), found \
+                 `{`",
+            ),
+            (
+                &["order"],
+                "`order` is neither JSON nor a pair such as `name=value` or `name:=JSON`",
+            ),
+            (
+                &["a..b=1"],
+                "`a..b=1` is neither JSON nor a pair such as `name=value` or `name:=JSON`",
+            ),
+        ] {
+            assert_eq!(given(pairs, &order), Err(reason.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the line says so far.
+
+use std::ffi::OsString;
+use std::sync::OnceLock;
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+
+use super::bash;
+use crate::args::{Cli, with_long_options};
+use crate::connection::ConnectArgs;
+
+/// The words of the line before the cursor.
+static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// What is on the line before the cursor.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    pub(super) target: Option<String>,
+    pub(super) method: Option<String>,
+    pub(super) connect: Option<ConnectArgs>,
+    /// A target of the command may be a file.
+    pub(super) may_be_file: bool,
+}
+
+/// Remembers the words that a shell has passed after `--`.
+pub(super) fn remember(args: &[OsString]) {
+    let after = args
+        .iter()
+        .position(|arg| arg == "--")
+        .map_or(args.len(), |at| at + 1);
+    let mut words = args[after..].to_vec();
+    let index = std::env::var("_CLAP_COMPLETE_INDEX").ok();
+    let mut index = index.and_then(|index| index.parse().ok());
+    if std::env::var_os("COMPLETE").is_some_and(|shell| shell == "bash") {
+        let joined = bash::joined(&words, index.unwrap_or(0));
+        (words, index) = (joined.words, Some(joined.index));
+    }
+    let before = index.unwrap_or_else(|| words.len().saturating_sub(1));
+    words.truncate(before);
+    // It is called once.
+    let _ = WORDS.set(words);
+}
+
+/// Reads the line before the cursor.
+pub(super) fn given() -> Given {
+    let words = with_long_options(WORDS.get().cloned().unwrap_or_default());
+    let command = Cli::command().ignore_errors(true);
+    let Ok(matches) = command.try_get_matches_from(words) else {
+        return Given::default();
+    };
+    let (mut name, mut inner) = matches.subcommand().unwrap_or(("", &matches));
+    if let Some((deeper, matches)) = inner.subcommand().filter(|_| !name.is_empty()) {
+        (name, inner) = (deeper, matches);
+    }
+    Given {
+        target: text(inner, "target"),
+        method: text(inner, "method"),
+        connect: ConnectArgs::from_arg_matches(inner).ok(),
+        may_be_file: matches!(name, "list" | "describe" | "diff" | "check" | "openapi"),
+    }
+}
+
+fn text(matches: &ArgMatches, id: &str) -> Option<String> {
+    matches.try_get_one::<String>(id).ok().flatten().cloned()
+}

@@ -1,0 +1,85 @@
+//! Completions in zsh. Names that end with `=` or `:` are followed by their values, not by a space.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap_complete::engine;
+use clap_complete::env::EnvCompleter;
+
+/// zsh, without a space where a value follows.
+pub(super) struct Zsh;
+
+impl EnvCompleter for Zsh {
+    fn name(&self) -> &'static str {
+        "zsh"
+    }
+
+    fn is(&self, name: &str) -> bool {
+        name == "zsh"
+    }
+
+    fn write_registration(
+        &self,
+        var: &str,
+        _: &str,
+        bin: &str,
+        completer: &str,
+        buf: &mut dyn Write,
+    ) -> io::Result<()> {
+        let completer = completer.replace('\'', r"'\''");
+        writeln!(
+            buf,
+            r#"#compdef {bin}
+_iq_complete() {{
+    local line value
+    local -a values shown open open_shown
+    for line in "${{(@f)$( \
+        {var}=zsh _CLAP_COMPLETE_INDEX=$(( CURRENT - 1 )) \
+        '{completer}' -- "${{words[@]}}" 2>/dev/null \
+    )}}"; do
+        value="${{line%%$'\t'*}}"
+        if [[ -z "$value" ]]; then
+            continue
+        elif [[ "$value" == *[=:/] ]]; then
+            open+=("$value")
+            open_shown+=("${{line/$'\t'/  -- }}")
+        else
+            values+=("$value")
+            shown+=("${{line/$'\t'/  -- }}")
+        fi
+    done
+    local found=1
+    (( $#values )) && compadd -l -d shown -- "${{values[@]}}" && found=0
+    (( $#open )) && compadd -S '' -l -d open_shown -- "${{open[@]}}" && found=0
+    return found
+}}
+compdef _iq_complete {bin}"#
+        )
+    }
+
+    fn write_complete(
+        &self,
+        cmd: &mut clap::Command,
+        mut args: Vec<OsString>,
+        current_dir: Option<&Path>,
+        buf: &mut dyn Write,
+    ) -> io::Result<()> {
+        let index = std::env::var("_CLAP_COMPLETE_INDEX");
+        let index = index.ok().and_then(|index| index.parse().ok());
+        let index = index.unwrap_or_else(|| args.len().saturating_sub(1));
+        // An empty word at the end is not passed.
+        if args.len() == index {
+            args.push(OsString::new());
+        }
+        for candidate in engine::complete(cmd, args, index, current_dir)? {
+            let value = candidate.get_value().to_string_lossy();
+            let help = candidate.get_help().map(ToString::to_string);
+            match help.as_deref().and_then(|help| help.lines().next()) {
+                Some(help) => writeln!(buf, "{value}\t{help}")?,
+                None => writeln!(buf, "{value}")?,
+            }
+        }
+        Ok(())
+    }
+}

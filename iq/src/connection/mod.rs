@@ -1,0 +1,176 @@
+//! What commands connect to: the options of connections, targets with names, and the connection.
+
+mod connect;
+mod settings;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueHint};
+use iip_core::balance::{Target, TargetError};
+use iip_rpc::{CallOptions, Client};
+
+use self::connect::connect;
+use self::settings::Settings;
+use crate::closest;
+use crate::config::{Config, is_name};
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+use crate::time;
+
+/// Options of connections.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectArgs {
+    /// The time for connecting and the reply, such as 500ms, 10s or 2m [default: 10s].
+    #[arg(long, short, global = true, value_name = "TIME", value_parser = time::parse)]
+    timeout: Option<Duration>,
+    /// The time for an attempt to connect [default: 3s].
+    #[arg(long, global = true, value_name = "TIME", value_parser = time::parse)]
+    connect_timeout: Option<Duration>,
+    /// Connect by TLS, and verify the certificate of the server.
+    #[arg(
+        long,
+        global = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new(),
+    )]
+    tls: Option<bool>,
+    /// Trust the certificates in this PEM file instead of those of the system; implies --tls.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    ca: Option<PathBuf>,
+    /// The certificate of this client, in PEM; implies --tls.
+    #[arg(
+        long,
+        alias = "tlscert",
+        global = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+    )]
+    cert: Option<PathBuf>,
+    /// The private key of this client, in PEM.
+    #[arg(
+        long,
+        alias = "tlskey",
+        global = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+    )]
+    key: Option<PathBuf>,
+    /// The name that the certificate of the server must have, instead of the host connected to.
+    #[arg(long, global = true, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Accept any certificate: whoever is on the network can read and change everything.
+    #[arg(long, global = true)]
+    insecure: bool,
+    /// Metadata to send with calls.
+    #[arg(long, short, global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    metadata: Vec<(String, String)>,
+    /// Metadata whose value is in a file, such as a token.
+    #[arg(long, global = true, value_name = "KEY=FILE", value_parser = pair)]
+    metadata_file: Vec<(String, String)>,
+    /// Metadata whose value is in an environment variable.
+    #[arg(long, global = true, value_name = "KEY=VARIABLE", value_parser = pair)]
+    metadata_env: Vec<(String, String)>,
+    /// The configuration file [default: ~/.config/iq/config.toml].
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "IQ_CONFIG",
+        hide_env_values = true,
+        value_hint = ValueHint::FilePath,
+    )]
+    config: Option<PathBuf>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A connection for one command.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    deadline: Instant,
+}
+
+impl Connection {
+    /// The time that is left for the command.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The client for calls that end with the time of the command.
+    pub(crate) fn within_time(&self) -> Client {
+        let options = CallOptions::new().timeout(self.remaining());
+        self.client.with_options(options)
+    }
+}
+
+impl ConnectArgs {
+    /// Returns `true` if metadata was given on the command line.
+    pub(crate) fn has_metadata(&self) -> bool {
+        let all = [&self.metadata, &self.metadata_file, &self.metadata_env];
+        all.iter().any(|some| !some.is_empty())
+    }
+
+    /// The names of the targets in the configuration.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let config = Config::load(self.config.as_deref()).unwrap_or_default();
+        config.names().map(str::to_owned).collect()
+    }
+
+    /// Replaces the time, for completions.
+    pub(crate) fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Connects to a target: an address, or a name of the configuration.
+    pub(crate) async fn connect(&self, target: &str, output: &Output) -> Outcome<Connection> {
+        let started = Instant::now();
+        let config = Config::load(self.config.as_deref())?;
+        let named = config.target(target);
+        let address = named.map_or(target, |named| &named.address);
+        let parsed: Target = address.parse().map_err(|error: TargetError| {
+            Failure::Usage(match is_name(target) {
+                true => unknown_name(target, &config),
+                false => error.to_string(),
+            })
+        })?;
+        let settings = Settings {
+            args: self,
+            config: &config,
+            named,
+        };
+        let timeout = settings.timeout()?;
+        let options = CallOptions::new().append_metadata(&settings.metadata()?);
+        let options = options.map_err(|error| Failure::Usage(error.to_string()))?;
+        let connecting = connect(settings.builder(timeout)?, &parsed, output);
+        let connected = tokio::time::timeout(timeout, connecting).await;
+        let client = connected.unwrap_or_else(|_| {
+            let text = format!("{parsed}: not connected within {timeout:?} (option --timeout)");
+            Err(Failure::NotConnected(text))
+        })?;
+        Ok(Connection {
+            client: client.with_options(options),
+            deadline: started + timeout,
+        })
+    }
+}
+
+fn unknown_name(name: &str, config: &Config) -> String {
+    let names: Vec<&str> = config.names().collect();
+    let mut text = format!(
+        "`{name}` is neither an address, such as localhost:7000, nor a target of the configuration"
+    );
+    if let Some(close) = closest::of(name, names) {
+        text.push_str(&format!("; the closest is `{close}`"));
+    }
+    text
+}

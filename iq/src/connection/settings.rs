@@ -1,0 +1,179 @@
+//! The settings of a connection: options of the command line, and below them those of the
+//! configuration.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use iip_rpc::{Client, ClientBuilder, Metadata};
+
+use super::ConnectArgs;
+use crate::config::{Config, NamedTarget};
+use crate::exit::{Failure, Outcome};
+use crate::time;
+
+/// The time for a command that sets none.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time for an attempt to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The options of the command line, and below them those of a target with a name.
+pub(super) struct Settings<'a> {
+    pub(super) args: &'a ConnectArgs,
+    pub(super) config: &'a Config,
+    pub(super) named: Option<&'a NamedTarget>,
+}
+
+impl Settings<'_> {
+    pub(super) fn timeout(&self) -> Outcome<Duration> {
+        let named = self.named.and_then(|named| named.timeout.as_deref());
+        time_or(self.args.timeout, named, "timeout", TIMEOUT)
+    }
+
+    pub(super) fn builder(&self, timeout: Duration) -> Outcome<ClientBuilder> {
+        let named = self
+            .named
+            .and_then(|named| named.connect_timeout.as_deref());
+        let connect = time_or(
+            self.args.connect_timeout,
+            named,
+            "connect-timeout",
+            CONNECT_TIMEOUT,
+        )?;
+        let builder = Client::builder()
+            .timeout(timeout)
+            .connect_timeout(connect.min(timeout));
+        self.with_tls(builder)
+    }
+
+    /// A file of the command line, or of the configuration.
+    fn file(
+        &self,
+        given: Option<&PathBuf>,
+        named: impl Fn(&NamedTarget) -> Option<&PathBuf>,
+    ) -> Option<PathBuf> {
+        let configured = || {
+            self.named
+                .and_then(named)
+                .map(|file| self.config.beside(file))
+        };
+        given.cloned().or_else(configured)
+    }
+
+    #[cfg(feature = "tls")]
+    fn with_tls(&self, builder: ClientBuilder) -> Outcome<ClientBuilder> {
+        use iip_rpc::tls::{ClientTls, DangerousClientTls};
+
+        let (args, named) = (self.args, self.named);
+        let ca = self.file(args.ca.as_ref(), |named| named.ca.as_ref());
+        let cert = self.file(args.cert.as_ref(), |named| named.cert.as_ref());
+        let key = self.file(args.key.as_ref(), |named| named.key.as_ref());
+        let insecure = args.insecure || named.is_some_and(|named| named.insecure);
+        let implied = insecure || ca.is_some() || cert.is_some() || key.is_some();
+        let chosen = args.tls.or_else(|| named.and_then(|named| named.tls));
+        if !chosen.unwrap_or(implied) {
+            return Ok(builder);
+        }
+        let mistake = |error: iip_rpc::tls::TlsError| Failure::Usage(error.to_string());
+        let mut tls = match (insecure, &ca) {
+            (true, _) => DangerousClientTls::accept_any_certificate(),
+            (false, Some(ca)) => ClientTls::new().roots_file(ca).map_err(mistake)?,
+            (false, None) => ClientTls::new(),
+        };
+        tls = match (&cert, &key) {
+            (Some(cert), Some(key)) => tls.identity_files(cert, key).map_err(mistake)?,
+            (None, None) => tls,
+            _ => {
+                let text = "a certificate of the client needs both --cert and --key";
+                return Err(Failure::Usage(text.to_owned()));
+            }
+        };
+        let configured = named.and_then(|named| named.server_name.as_ref());
+        if let Some(name) = args.server_name.as_ref().or(configured) {
+            tls = tls.server_name(name).map_err(mistake)?;
+        }
+        Ok(builder.tls(tls))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn with_tls(&self, builder: ClientBuilder) -> Outcome<ClientBuilder> {
+        let (args, named) = (self.args, self.named);
+        let ca = self.file(args.ca.as_ref(), |named| named.ca.as_ref());
+        let cert = self.file(args.cert.as_ref(), |named| named.cert.as_ref());
+        let key = self.file(args.key.as_ref(), |named| named.key.as_ref());
+        let name =
+            args.server_name.is_some() || named.is_some_and(|named| named.server_name.is_some());
+        let insecure = args.insecure || named.is_some_and(|named| named.insecure);
+        let chosen = args.tls.or_else(|| named.and_then(|named| named.tls));
+        if chosen == Some(true) || insecure || name || ca.or(cert).or(key).is_some() {
+            let text = "this iq was built without TLS: build it with the feature `tls`";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        Ok(builder)
+    }
+
+    /// All metadata. That of the command line replaces values of the configuration.
+    pub(super) fn metadata(&self) -> Outcome<Metadata> {
+        let mut metadata = Metadata::new();
+        if let Some(named) = self.named {
+            for (key, value) in &named.metadata {
+                insert(&mut metadata, key, value.clone())?;
+            }
+            for (key, file) in &named.metadata_file {
+                insert(
+                    &mut metadata,
+                    key,
+                    secret_in_file(&self.config.beside(file))?,
+                )?;
+            }
+            for (key, variable) in &named.metadata_env {
+                insert(&mut metadata, key, secret_in_variable(variable)?)?;
+            }
+        }
+        for (key, value) in &self.args.metadata {
+            insert(&mut metadata, key, value.clone())?;
+        }
+        for (key, file) in &self.args.metadata_file {
+            insert(&mut metadata, key, secret_in_file(Path::new(file))?)?;
+        }
+        for (key, variable) in &self.args.metadata_env {
+            insert(&mut metadata, key, secret_in_variable(variable)?)?;
+        }
+        Ok(metadata)
+    }
+}
+
+fn time_or(
+    given: Option<Duration>,
+    named: Option<&str>,
+    key: &str,
+    default: Duration,
+) -> Outcome<Duration> {
+    let configured = named.map(time::parse).transpose();
+    let configured = configured.map_err(|reason| {
+        Failure::Usage(format!(
+            "`{key}` of the target in the configuration: {reason}"
+        ))
+    })?;
+    Ok(given.or(configured).unwrap_or(default))
+}
+
+fn insert(metadata: &mut Metadata, key: &str, value: String) -> Outcome {
+    let inserted = metadata.insert(key, value);
+    inserted
+        .map(drop)
+        .map_err(|error| Failure::Usage(format!("metadata `{key}`: {error}")))
+}
+
+fn secret_in_file(path: &Path) -> Outcome<String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(error) => Err(Failure::Usage(format!("{}: {error}", path.display()))),
+    }
+}
+
+fn secret_in_variable(variable: &str) -> Outcome<String> {
+    std::env::var(variable)
+        .map_err(|error| Failure::Usage(format!("environment variable `{variable}`: {error}")))
+}

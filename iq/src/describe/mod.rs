@@ -1,0 +1,89 @@
+//! `iq describe`: services as the Rust traits that they were written as.
+
+mod service;
+mod types;
+
+use std::collections::BTreeSet;
+
+use iip_rpc::schema::{Description, Method, Type, Types};
+use serde_json::json;
+
+use crate::args::DescribeArgs;
+use crate::connection::ConnectArgs;
+use crate::exit::Outcome;
+use crate::output::Output;
+use crate::{closest, generate, services};
+
+/// Describes services, or a method.
+pub(crate) async fn run(args: &DescribeArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
+    let all = services::at(&args.target, connect, output).await?;
+    let chosen: Vec<Description> = match &args.name {
+        None => all,
+        Some(name) => vec![part(&all, name)?],
+    };
+    if args.openapi {
+        return generate::openapi(&chosen, output);
+    }
+    for (at, service) in chosen.iter().enumerate() {
+        if output.is_json() {
+            output.object("service", service)?;
+            continue;
+        }
+        let before = if at == 0 { "" } else { "\n" };
+        output.line(format_args!("{before}{}", service::as_rust(service)))?;
+    }
+    if chosen.is_empty() && !output.is_json() {
+        output.note("there are no services");
+    }
+    Ok(())
+}
+
+/// A service, or a service with nothing but one of its methods and the types of that.
+fn part(all: &[Description], name: &str) -> Outcome<Description> {
+    if let Some(service) = all.iter().find(|service| service.service == name) {
+        return Ok(service.clone());
+    }
+    // A name without a method, or like that of a service, is meant as one.
+    let names = all.iter().map(|service| &*service.service);
+    if !name.contains(['.', '/']) || closest::of(name, names).is_some() {
+        return services::service(all, name).cloned();
+    }
+    let (service, method) = services::method(all, name)?;
+    let mut part = service.clone();
+    part.methods = vec![method.clone()];
+    let used = used_by(method, &service.types);
+    part.types = Types::new();
+    for (name, definition) in service
+        .types
+        .iter()
+        .filter(|(name, _)| used.contains(*name))
+    {
+        part.types.insert(name, definition.clone());
+    }
+    Ok(part)
+}
+
+/// The names of the types that a method uses.
+fn used_by(method: &Method, types: &Types) -> BTreeSet<String> {
+    let args = method.args.iter().map(|arg| &arg.ty);
+    let errors = method.error.iter().chain(&method.stream_error);
+    let others = method.requests.iter().chain(errors);
+    let mut todo: Vec<&Type> = args.chain([&method.result]).chain(others).collect();
+    let mut used = BTreeSet::new();
+    while let Some(ty) = todo.pop() {
+        if let Type::Named(name) = ty
+            && used.insert(name.clone())
+            && let Some(definition) = types.get(name)
+        {
+            todo.extend(definition.parts());
+        }
+        todo.extend(ty.parts());
+    }
+    used
+}
+
+/// A text as a literal of Rust.
+fn literal(text: &str) -> String {
+    // It has no characters that JSON escapes in another way than Rust.
+    json!(iip_core::Printable(text).to_string()).to_string()
+}

@@ -1,0 +1,140 @@
+//! The program `iq`: the command line for IIP services.
+
+mod args;
+mod call;
+mod closest;
+mod compare;
+mod complete;
+mod config;
+mod connection;
+mod describe;
+mod diff;
+mod exit;
+mod generate;
+mod health;
+mod list;
+mod man;
+mod output;
+mod place;
+mod raw;
+mod schema;
+mod services;
+mod stats;
+mod time;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::args::{Cli, Command, SchemaCommand};
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+
+/// The time in which servers are told that a call is over, when the program ends.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// The time that an interrupted command has to end by itself.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    if complete::requested() {
+        return complete::run();
+    }
+    let args = args::with_long_options(std::env::args_os());
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && args.iter().any(|arg| arg == "--json") => {
+            let failure = Failure::Usage(error.render().to_string().trim_end().to_owned());
+            Output::json().failure(&failure);
+            return ExitCode::from(&failure);
+        }
+        Err(error) => {
+            // It goes to stdout if help was asked for. Nobody is left to tell if this fails.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let output = Output::new(cli.output);
+    log(&output);
+    match run(&cli, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(&failure)
+        }
+    }
+}
+
+/// Shows the warnings of the library.
+fn log(output: &Output) {
+    let level = match output.is_quiet() {
+        true => LevelFilter::ERROR,
+        false => LevelFilter::WARN,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+fn run(cli: &Cli, output: &Output) -> Outcome {
+    if let Some(Command::Man(args)) = &cli.command {
+        return man::write(&Cli::command(), &args.folder, output);
+    }
+    // The connection is driven by a thread of its own, so that it lives while the output waits.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let runtime =
+        runtime.map_err(|error| Failure::Own(format!("the runtime cannot be started: {error}")))?;
+    runtime.spawn(async {
+        // The output may wait for a reader, and this thread with it.
+        if tokio::signal::ctrl_c().await.is_ok() {
+            tokio::time::sleep(PATIENCE).await;
+            std::process::exit(Failure::Interrupted.code().into());
+        }
+    });
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+            outcome = command(cli, output) => outcome,
+        }
+    });
+    // A thread that reads stdin may not end by itself.
+    runtime.shutdown_timeout(FAREWELL);
+    outcome
+}
+
+async fn command(cli: &Cli, output: &Output) -> Outcome {
+    let connect = &cli.connect;
+    let Some(command) = &cli.command else {
+        return raw::run(&cli.raw, connect, output).await;
+    };
+    if let Some(uri) = &cli.raw.uri {
+        let text = format!("`{uri}` is before the command: options alone may be there");
+        return Err(Failure::Usage(text));
+    }
+    match command {
+        Command::Call(args) => call::run(args, connect, output).await,
+        Command::List(args) => list::run(args, connect, output).await,
+        Command::Describe(args) => describe::run(args, connect, output).await,
+        Command::Diff(args) => diff::run(args, connect, output).await,
+        Command::Schema(SchemaCommand::Save {
+            target,
+            output: file,
+        }) => schema::save(target, file.as_deref(), connect, output).await,
+        Command::Schema(SchemaCommand::Check(args)) => schema::check(args, connect, output).await,
+        Command::Gen(args) => generate::run(args, connect, output).await,
+        Command::Health(args) => health::run(args, connect, output).await,
+        Command::Stats(args) => stats::run(args, connect, output).await,
+        // It needs no runtime.
+        Command::Man(_) => Ok(()),
+    }
+}

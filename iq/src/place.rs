@@ -1,0 +1,136 @@
+//! Places in the arguments of a method, and the names that can be there.
+
+use iip_rpc::schema::{Field, Method, Shape, Type, Types};
+use serde_json::Value;
+
+use crate::closest;
+
+/// How deep options and newtypes are followed.
+pub(crate) const MAX_DEPTH: usize = 64;
+
+/// The number of names that an error lists.
+const MAX_NAMES: usize = 12;
+
+/// A place in the arguments of a method.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    /// The arguments as a whole: an object with their names, or the only one itself.
+    Arguments(&'a Method),
+    /// A value of a type.
+    Value(&'a Type),
+    /// A value about which nothing is known.
+    Unknown,
+}
+
+impl<'a> Place<'a> {
+    /// The value with this name. [`Unknown`](Self::Unknown) if there is none.
+    pub(crate) fn named(self, name: &str, types: &'a Types) -> Self {
+        if let Self::Arguments(method) = self
+            && let Some(arg) = method.args.iter().find(|arg| arg.name == name)
+        {
+            return Self::Value(&arg.ty);
+        }
+        if let Self::Value(ty) = self
+            && let Type::Map(_, value) = resolve(ty, types)
+        {
+            return Self::Value(value);
+        }
+        let is_it =
+            |field: &&Field| field.name == name || field.aliases.iter().any(|alias| alias == name);
+        match self.fields(types).iter().find(is_it) {
+            Some(field) => Self::Value(&field.ty),
+            None => Self::Unknown,
+        }
+    }
+
+    /// An element of a list.
+    pub(crate) fn element(self, types: &'a Types) -> Self {
+        match self.ty(types) {
+            Some(Type::Seq(of) | Type::Array(of, _)) => Self::Value(of),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The type of the value, without options and newtypes around it.
+    pub(crate) fn ty(self, types: &'a Types) -> Option<&'a Type> {
+        match self {
+            Self::Value(ty) => Some(resolve(ty, types)),
+            _ => None,
+        }
+    }
+
+    /// The names that can be in an object here; none if not all of them are known.
+    pub(crate) fn names(self, types: &'a Types) -> Vec<&'a str> {
+        let fields = self.fields(types);
+        match self {
+            Self::Arguments(method) if fields.is_empty() => {
+                method.args.iter().map(|arg| &*arg.name).collect()
+            }
+            _ => fields.iter().map(|field| &*field.name).collect(),
+        }
+    }
+
+    /// The fields of a struct, or those of the only argument if it is one.
+    fn fields(self, types: &'a Types) -> &'a [Field] {
+        let ty = match self {
+            Self::Arguments(method) => match &*method.args {
+                [only] => &only.ty,
+                _ => return &[],
+            },
+            Self::Value(ty) => ty,
+            Self::Unknown => return &[],
+        };
+        let Type::Named(name) = resolve(ty, types) else {
+            return &[];
+        };
+        match types.get(name).map(|definition| &definition.shape) {
+            // What is flattened has names of its own.
+            Some(Shape::Struct { fields, .. }) if !fields.iter().any(|field| field.flatten) => {
+                fields
+            }
+            _ => &[],
+        }
+    }
+}
+
+/// A name in `value` that the description does not have at its place, in words.
+pub(crate) fn unknown_name(value: &Value, place: Place<'_>, types: &Types) -> Option<String> {
+    match value {
+        Value::Array(list) => {
+            let mut list = list.iter();
+            list.find_map(|value| unknown_name(value, place.element(types), types))
+        }
+        Value::Object(object) => object.iter().find_map(|(name, value)| {
+            let inner = place.named(name, types);
+            let names = place.names(types);
+            if !matches!(inner, Place::Unknown) || names.is_empty() {
+                return unknown_name(value, inner, types);
+            }
+            let mut text = format!("there is no `{name}` here");
+            if let Some(close) = closest::of(name, names.iter().copied()) {
+                text.push_str(&format!("; the closest is `{close}`"));
+            }
+            let known = names.iter().take(MAX_NAMES).map(|name| format!("`{name}`"));
+            let known: Vec<String> = known.collect();
+            Some(format!("{text}; there can be {}", known.join(", ")))
+        }),
+        _ => None,
+    }
+}
+
+/// The type that is in options and newtypes, in its form in JSON.
+fn resolve<'a>(ty: &'a Type, types: &'a Types) -> &'a Type {
+    let mut ty = ty;
+    for _ in 0..MAX_DEPTH {
+        ty = match ty {
+            Type::Option(of) => of,
+            Type::ByFormat { readable, .. } => readable,
+            Type::Named(name) => match types.get(name).map(|found| &found.shape) {
+                Some(Shape::Newtype(of)) => of,
+                _ => return ty,
+            },
+            _ => return ty,
+        };
+    }
+    ty
+}

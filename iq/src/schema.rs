@@ -1,0 +1,93 @@
+//! `iq schema`: descriptions to keep in a repository, and checks of changes.
+
+use std::path::Path;
+
+use iip_rpc::schema::compat::{Encoding, Verdict};
+use iip_rpc::schema::file;
+use serde_json::json;
+
+use crate::args::{CheckArgs, Codecs, Direction};
+use crate::compare::{Sides, compare};
+use crate::connection::ConnectArgs;
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+use crate::services;
+
+/// Saves the descriptions of a server.
+pub(crate) async fn save(
+    target: &str,
+    to: Option<&Path>,
+    connect: &ConnectArgs,
+    output: &Output,
+) -> Outcome {
+    let connection = connect.connect(target, output).await?;
+    let services = services::of_server(&connection.within_time()).await?;
+    let text = file::to_text(&services);
+    let Some(path) = to else {
+        return output.bytes(text.as_bytes());
+    };
+    let written = std::fs::write(path, text);
+    written.map_err(|error| Failure::Own(format!("{}: {error}", path.display())))?;
+    if output.is_json() {
+        return output.object("saved", json!({"file": path, "services": services.len()}));
+    }
+    output.note(format_args!(
+        "{} services are in {}",
+        services.len(),
+        path.display()
+    ));
+    Ok(())
+}
+
+/// Checks that two builds understand each other.
+pub(crate) async fn check(args: &CheckArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
+    let old = services::at(&args.old, connect, output).await?;
+    let new = services::at(&args.new, connect, output).await?;
+    let (codecs, any): (&[Encoding], bool) = match args.codec {
+        Codecs::Positional => (&[Encoding::Bincode, Encoding::Postcard], false),
+        Codecs::Named => (&[Encoding::MessagePack, Encoding::Json], false),
+        Codecs::Any => (&Encoding::ALL, true),
+    };
+    let old_calls_new = Sides {
+        client: &old,
+        server: &new,
+        direction: "old client, new server",
+        may_miss: false,
+    };
+    let new_calls_old = Sides {
+        client: &new,
+        server: &old,
+        direction: "new client, old server",
+        may_miss: true,
+    };
+    let mut findings = Vec::new();
+    if args.direction != Direction::Client {
+        findings.extend(compare(old_calls_new, codecs, any));
+    }
+    if args.direction != Direction::Server {
+        findings.extend(compare(new_calls_old, codecs, any));
+    }
+    let limit = match args.deny_warnings {
+        true => Verdict::Warn,
+        false => Verdict::Incompatible,
+    };
+    // What is unknown is so in every build.
+    let fails = |verdict| verdict >= limit && verdict != Verdict::Unknown;
+    for finding in findings
+        .iter()
+        .filter(|finding| finding.verdict >= Verdict::Warn)
+    {
+        output.either("difference", finding, finding)?;
+    }
+    let failures = findings
+        .iter()
+        .filter(|finding| fails(finding.verdict))
+        .count();
+    match failures {
+        0 => Ok(()),
+        1 => Err(Failure::Check("1 difference is not compatible".to_owned())),
+        n => Err(Failure::Check(format!(
+            "{n} differences are not compatible"
+        ))),
+    }
+}

@@ -1,0 +1,20 @@
+//! The program, run as its users run it, against servers in these processes.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod bash;
+mod calls;
+mod check;
+mod common;
+mod completions;
+mod descriptions;
+mod health;
+mod man;
+mod output;
+mod raw;
+mod readme;
+mod stats;
+mod streams;
+mod targets;
+#[cfg(feature = "tls")]
+mod tls;

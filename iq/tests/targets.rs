@@ -1,0 +1,109 @@
+//! Targets: forms of addresses, and names in the configuration.
+
+use crate::common::{Fixture, Home, LONG, iq};
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_reported_with_what_was_tried() {
+    for target in ["127.0.0.1:1", "static:127.0.0.1:1,127.0.0.1:2"] {
+        let error = iq(&["list", target, "-t", LONG]).await.failed(3);
+        assert!(error.starts_with("error: "), "{error}");
+        assert!(error.contains("127.0.0.1:1"), "{error}");
+    }
+    let error = iq(&["list", "unix:/nowhere/iip.sock"]).await.failed(3);
+    assert!(error.contains("unix:/nowhere/iip.sock"), "{error}");
+    let raw = iq(&["127.0.0.1:1/echo"]).await.failed(3);
+    assert!(raw.contains("127.0.0.1:1"), "{raw}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_ends_with_the_time() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let error = iq(&["list", &target, "--timeout", "300ms"]).await.failed(3);
+    assert!(
+        error.contains("--timeout") || error.contains("connect_timeout"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn lists_names_and_sockets_are_connected_to() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    let port = shop.target.rsplit(':').next().unwrap();
+    let socket = format!("unix:{}", home.0.join("iip.sock").display());
+    let _local = iip_rpc::Server::builder().bind(&*socket).await.unwrap();
+    for target in [
+        format!("static:{}", shop.target),
+        format!("{}#3,{}#1", shop.target, shop.target),
+        format!("dns://localhost:{port}"),
+    ] {
+        let ran = home.iq(&["list", &target, "-t", LONG]).await;
+        assert_eq!(ran.data(), "shop.Orders\tTakes orders.\n", "{target}");
+    }
+    let ran = home.iq(&[&socket, "/nowhere"]).await;
+    assert_eq!(ran.code, Some(64 + 12), "{ran:?}");
+}
+
+#[tokio::test]
+async fn targets_of_the_configuration_have_their_settings() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    home.write("config/iq/token", "secret-of-a-file\n");
+    let text = format!(
+        "[targets.prod]\naddress = \"{}\"\ntimeout = \"{LONG}\"\n\
+         [targets.prod.metadata-file]\ntoken = \"token\"\n",
+        shop.target
+    );
+    home.write("config/iq/config.toml", &text);
+    let caller = home
+        .iq(&["call", "prod", "shop.Orders.caller"])
+        .await
+        .data();
+    assert_eq!(caller, "\"secret-of-a-file\"\n");
+    let verbose = home
+        .iq(&["call", "prod", "shop.Orders.tell", "text=x", "-v"])
+        .await;
+    assert!(!verbose.err.contains("secret-of-a-file"), "{}", verbose.err);
+    assert_eq!(home.iq(&["prod/echo", "-d", "hello"]).await.data(), "hello");
+    let given = ["call", "prod", "shop.Orders.caller", "-m", "token=given"];
+    assert_eq!(home.iq(&given).await.data(), "\"given\"\n");
+    let error = home.iq(&["list", "prd"]).await.failed(2);
+    assert!(error.contains("the closest is `prod`"), "{error}");
+}
+
+#[tokio::test]
+async fn mistakes_of_the_configuration_have_a_line_and_a_column() {
+    let home = Home::new();
+    let file = home.write(
+        "other.toml",
+        "[targets.prod]\naddress = \"a:1\"\nport = 7\n",
+    );
+    let error = home
+        .iq(&["list", "prod", "--config", &file])
+        .await
+        .failed(2);
+    assert!(
+        error.contains("other.toml, line 3, column 1: unknown field `port`"),
+        "{error}"
+    );
+    let error = home
+        .iq(&["list", "prod", "--config", "/nowhere.toml"])
+        .await
+        .failed(2);
+    assert!(error.contains("/nowhere.toml"), "{error}");
+}
+
+#[cfg(not(feature = "etcd"))]
+#[tokio::test]
+async fn targets_of_features_that_are_left_out_name_the_feature() {
+    let error = iq(&["list", "etcd://127.0.0.1:1/x"]).await.failed(2);
+    assert!(error.contains("feature `etcd`"), "{error}");
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test]
+async fn an_etcd_that_is_not_there_is_reported() {
+    let error = iq(&["list", "etcd://127.0.0.1:1/x", "-t", LONG])
+        .await
+        .failed(3);
+    assert!(error.contains("127.0.0.1:1"), "{error}");
+}

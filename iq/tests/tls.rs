@@ -1,0 +1,71 @@
+//! Connections with TLS.
+
+use iip_rpc::tls::ServerTls;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+use crate::common::{Fixture, Home, LONG};
+
+/// A server with a certificate of its own for this host.
+async fn secured(home: &Home) -> (Fixture, String) {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+    let tls = ServerTls::from_pem(cert.pem(), signing_key.serialize_pem()).unwrap();
+    let shop = Fixture::with(|server| server.tls(tls)).await;
+    (shop, home.write("ca.pem", cert.pem()))
+}
+
+#[tokio::test]
+async fn certificates_are_verified_unless_told_otherwise() {
+    let home = Home::new();
+    let (shop, ca) = secured(&home).await;
+    let uri = format!("{}/echo", shop.target);
+    let unverified = home.iq(&["-tls=1", &uri, "-t", LONG]).await.failed(3);
+    assert!(
+        unverified.to_lowercase().contains("certificate"),
+        "{unverified}"
+    );
+    let verified = home
+        .iq(&["--ca", &ca, &uri, "-d", "safe", "-t", LONG])
+        .await;
+    assert_eq!(verified.data(), "safe");
+    let insecure = home
+        .iq(&["--insecure", &uri, "-d", "any", "-t", LONG])
+        .await;
+    assert_eq!((insecure.code, &*insecure.out), (Some(0), "any"));
+    assert!(
+        insecure.err.contains("accept any server certificate"),
+        "{}",
+        insecure.err
+    );
+    let name = [
+        "--ca",
+        &ca,
+        "--server-name",
+        "example.org",
+        &uri,
+        "-t",
+        LONG,
+    ];
+    assert!(home.iq(&name).await.failed(3).contains("example.org"));
+}
+
+#[tokio::test]
+async fn a_target_of_the_configuration_has_its_certificates() {
+    let home = Home::new();
+    let (shop, ca) = secured(&home).await;
+    std::fs::create_dir_all(home.0.join("config/iq")).unwrap();
+    std::fs::rename(ca, home.0.join("config/iq/ca.pem")).unwrap();
+    let text = format!(
+        "[targets.prod]\naddress = \"{}\"\nca = \"ca.pem\"\n",
+        shop.target
+    );
+    home.write("config/iq/config.toml", text);
+    assert_eq!(
+        home.iq(&["prod/echo", "-d", "safe", "-t", LONG])
+            .await
+            .data(),
+        "safe"
+    );
+    let key = ["prod/echo", "--cert", "/nowhere.pem"];
+    assert!(home.iq(&key).await.failed(2).contains("--key"));
+}
