@@ -30,6 +30,7 @@ mod one_way;
 mod overload;
 mod plain;
 mod policies;
+mod recent_calls;
 mod reconnect;
 mod recorded_calls;
 mod retry;

@@ -124,6 +124,7 @@ pub use self::printable::Printable;
 pub use self::server::Handover;
 pub use self::server::{
     DrainSignal, ProtocolConnection, ProtocolHandler, Server, ServerBuilder, ServerHandle,
+    ServerObserver,
 };
 #[cfg(feature = "signal")]
 pub use self::shutdown::ShutdownSignal;

@@ -372,6 +372,25 @@ impl Gateway {
         Ok(())
     }
 
+    /// Returns the names of the groups.
+    pub(crate) fn groups(&self) -> Vec<Arc<str>> {
+        let config = self.shared.current.load();
+        config
+            .groups
+            .iter()
+            .map(|(name, _)| Arc::clone(name))
+            .collect()
+    }
+
+    /// Returns the clients of a group, one per worker.
+    pub(crate) fn clients(&self, group: &str) -> Vec<iip_core::Client> {
+        let workers = self.workers();
+        let workers = workers.iter().filter_map(Weak::upgrade);
+        let clients =
+            workers.filter_map(|worker| Some(worker.live().backends(group)?.client().clone()));
+        clients.collect()
+    }
+
     /// Returns the number of connections of clients.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -324,6 +324,13 @@ impl Backends {
         })
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        match self {
+            Self::Raw(backends) => &backends.client,
+            Self::Typed(backends) => backends.api.client().raw(),
+        }
+    }
+
     fn group(&self) -> &Group {
         match self {
             Self::Raw(backends) => &backends.group,

@@ -61,6 +61,7 @@ mod http;
 mod io;
 mod limits;
 mod listen;
+pub mod live;
 mod networks;
 mod page;
 mod proxy;

@@ -17,6 +17,7 @@ use crate::gateway::{Live, Worker};
 use crate::group::Backends;
 use crate::http::Served;
 use crate::io::RunningRequest;
+use crate::live::LiveHandler;
 use crate::proxy;
 use crate::record::Record;
 use crate::request::{self, Checked};
@@ -31,6 +32,8 @@ pub(crate) enum App {
     Gateway(Arc<Worker>),
     /// The IIP server on whose port the connection has arrived.
     Server(Arc<Served>),
+    /// The live page, on a port of its own.
+    Page(LiveHandler),
 }
 
 /// The client of a connection.
@@ -90,6 +93,7 @@ pub(crate) async fn handle(
     let target = match &peer.app {
         App::Gateway(worker) => Config::Gateway(worker, worker.live()),
         App::Server(served) => Config::Server(served),
+        App::Page(page) => Config::Page(page),
     };
     let (log, statuses) = target.settings();
     let mut record = log.map(|log| Record::new(log, peer.addr, &parts));
@@ -114,6 +118,7 @@ pub(crate) async fn handle(
 enum Config<'a> {
     Gateway(&'a Worker, Arc<Live>),
     Server(&'a Served),
+    Page(&'a LiveHandler),
 }
 
 impl Config<'_> {
@@ -121,6 +126,7 @@ impl Config<'_> {
         match self {
             Self::Gateway(_, live) => (live.config.access_log.clone(), live.config.statuses),
             Self::Server(served) => (served.access_log(), Statuses::Http),
+            Self::Page(_) => (None, Statuses::Http),
         }
     }
 }
@@ -145,6 +151,7 @@ async fn dispatch(
     match config {
         Config::Gateway(worker, live) => route(exchange, worker, live, record).await,
         Config::Server(served) => served.handle(exchange, &peer.api, received(record)).await,
+        Config::Page(page) => Ok(page.handle(&exchange, &[], None)),
     }
 }
 

@@ -11,6 +11,7 @@ fn loaded(text: &str) -> Result<(), ConfigError> {
     let config = ConfigFile::parse("dir/gateway.toml", text)?;
     config.listeners()?;
     config.builder()?;
+    config.live()?;
     Ok(())
 }
 
@@ -98,6 +99,21 @@ fn a_mistake_has_its_line_and_column() {
             "[groups.a]\ntarget = \"a:1\"\n[[routes]]\ngroup = \"a\"\npattern = \"(\"",
             (5, 11),
             "unclosed group",
+        ),
+        (
+            "[live]\naddress = \"here\"",
+            (2, 11),
+            "`here` is not an IP address with a port",
+        ),
+        (
+            "[live]\naddress = \"0.0.0.0:9000\"",
+            (2, 11),
+            "say who may see the live page (option allow)",
+        ),
+        (
+            "[live]\naddress = \"127.0.0.1:0\"\nallow = [\"all\"]",
+            (3, 10),
+            "`all` is not a network",
         ),
         (
             "[[routes]]\nrules_file = \"none.json\"",

@@ -9,6 +9,7 @@ mod configuration;
 mod http2;
 mod lifecycle;
 mod limits;
+mod live;
 #[cfg(all(feature = "cli", unix))]
 mod program;
 mod same_port;

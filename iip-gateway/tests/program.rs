@@ -143,8 +143,47 @@ async fn the_program_serves_reloads_and_drains() {
     assert_eq!(ask(address, get("/echo")).await.status, 200);
     assert_eq!((old.seen().len(), new.seen().len()), (2, 1));
 
+    let live = config(new.server.target(), "live = { address = \"127.0.0.1:0\" }");
+    dir.write("gateway.toml", &live);
+    running.signal("HUP");
+    let line = running.line("was not reloaded");
+    assert!(
+        line.contains("`live` cannot be changed by a reload"),
+        "{line}"
+    );
+
     running.signal("TERM");
     running.line("the gateway ends");
+    let status = tokio::task::block_in_place(|| running.child.wait()).unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_shows_the_live_page_and_ends_when_it_is_drained_there() {
+    let backend = Backend::new().await;
+    let dir = Dir::new();
+    let live = "live = { address = \"127.0.0.1:0\", drain = true }";
+    let path = dir.write("gateway.toml", &config(backend.server.target(), live));
+    let mut running = Running::start(&path);
+    running.address();
+    let line = running.line("the live page is at /live");
+    let (_, address) = line.trim_end().rsplit_once("address=").unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+
+    let accept = "Host: localhost\r\nAccept: application/json\r\n";
+    let reply = ask(address, format!("GET /live HTTP/1.1\r\n{accept}\r\n")).await;
+    let numbers: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!(numbers["sources"][0]["name"], "go");
+    let token = numbers["drain"]["token"].as_str().unwrap();
+    let headers = format!("Host: localhost\r\nX-Live-Token: {token}\r\nContent-Length: 0\r\n");
+    let reply = ask(
+        address,
+        format!("POST /live/drain HTTP/1.1\r\n{headers}\r\n"),
+    )
+    .await;
+    assert_eq!(reply.status, 202);
+    let line = running.line("the gateway ends");
+    assert!(line.contains("live page"), "{line}");
     let status = tokio::task::block_in_place(|| running.child.wait()).unwrap();
     assert!(status.success());
 }

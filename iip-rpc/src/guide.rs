@@ -66,6 +66,8 @@ pub mod observability {}
 
 #[doc = iip_macros::__guide_page!("guide/statistics.md")]
 pub mod statistics {}
+#[doc = iip_macros::__guide_page!("guide/live-page.md")]
+pub mod live_page {}
 
 #[doc = iip_macros::__guide_page!("guide/limits.md")]
 pub mod limits {}

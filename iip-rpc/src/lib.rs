@@ -115,6 +115,7 @@ pub mod payload;
 mod policy;
 mod pushback;
 mod raw;
+mod recent;
 mod result_ext;
 mod retry;
 pub mod schema;

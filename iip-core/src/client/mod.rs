@@ -7,6 +7,7 @@ mod chunks;
 mod demand;
 mod explain;
 mod find;
+mod observed;
 mod owner;
 mod pick;
 mod pool;

@@ -102,7 +102,9 @@ impl Future for Request<'_> {
                     }
                 }
                 RequestState::Connecting(connecting) => {
-                    let (picked, times, moves) = ready!(connecting.as_mut().poll(cx))?;
+                    let connected = ready!(connecting.as_mut().poll(cx));
+                    let failed = |error| this.client.record_failure(this.path, error);
+                    let (picked, times, moves) = connected.map_err(failed)?;
                     this.moves = moves;
                     this.start(cx, picked, &times);
                 }
@@ -121,7 +123,8 @@ impl Future for Request<'_> {
                     // An empty body means that it was too large to be kept for a retry.
                     let kept = !this.body.is_empty();
                     if !(kept && this.moves.goes_on(&error, unbegun, &mut times)) {
-                        return Poll::Ready(Err(this.moves.outcome(error)));
+                        let error = this.moves.outcome(error);
+                        return Poll::Ready(Err(this.client.record_failure(this.path, error)));
                     }
                     this.connect(times, NotPicked::default());
                 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::logs::Logs;
 use crate::shutdown;
+use crate::stats::{RecentCall, RecentCalls};
 
 /// The peer of a connection.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Peer {
     hello: OnceLock<Option<Bytes>>,
     extension: OnceLock<Box<dyn Any + Send + Sync>>,
     server: Option<OfServer>,
+    /// Where the server remembers calls that failed or were slow.
+    recent: Option<Arc<RecentCalls>>,
 }
 
 /// The state shared by all peers of a server.
@@ -38,6 +41,7 @@ impl Peer {
             hello: OnceLock::new(),
             extension: OnceLock::new(),
             server: None,
+            recent: None,
         }
     }
 
@@ -45,6 +49,22 @@ impl Peer {
     pub(crate) fn of_server(mut self, shutdown: watch::Receiver<bool>, logs: Arc<Logs>) -> Self {
         self.server = Some(OfServer { shutdown, logs });
         self
+    }
+
+    /// Sets where the server remembers calls of this peer.
+    pub(crate) fn remembered_in(mut self, recent: &Arc<RecentCalls>) -> Self {
+        self.recent = Some(Arc::clone(recent));
+        self
+    }
+
+    /// Remembers a call of this peer that failed or was slow. On a client, nothing happens.
+    #[doc(hidden)]
+    #[cold]
+    pub fn record_call(&self, mut call: RecentCall) {
+        if let Some(recent) = &self.recent {
+            call.peer = self.addr.map(|addr| addr.to_string());
+            recent.add(call);
+        }
     }
 
     /// Returns the address of the peer; `None` on Unix sockets and in memory.
@@ -109,6 +129,11 @@ impl Peer {
         if let Some(server) = &self.server {
             server.logs.failure(self.addr, path, failure, is_fault);
         }
+    }
+
+    /// Returns the description that the peer sent in `/sys/hello`, without copying it.
+    pub(crate) fn shared_hello(&self) -> Option<Bytes> {
+        self.hello.get().and_then(Option::as_ref).cloned()
     }
 
     pub(crate) fn logs(&self) -> Option<&Logs> {

@@ -451,6 +451,7 @@ impl Shared {
             sent_bytes: state.proto.sent_bytes(),
             unsent_bytes: state.proto.outgoing(),
             in_flight: state.proto.open_calls() + state.calls.in_flight(),
+            hello: self.peer.shared_hello(),
         }
     }
 

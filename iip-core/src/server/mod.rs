@@ -6,6 +6,7 @@ mod fallback;
 #[cfg(all(unix, feature = "inherit"))]
 mod handover;
 mod local;
+mod observed;
 mod registration;
 mod service_manager;
 mod shutdown;
@@ -34,6 +35,7 @@ pub use self::fallback::{DrainSignal, ProtocolConnection, ProtocolHandler};
 #[cfg(all(unix, feature = "inherit"))]
 pub use self::handover::Handover;
 pub use self::local::ServerHandle;
+pub use self::observed::ServerObserver;
 use self::registration::Registrations;
 use self::statistics::Statistics;
 use self::table::{Place, Stage, Table};
@@ -430,6 +432,7 @@ impl Inner {
     ) -> Driver<IoStream> {
         let proto = self.new_machine();
         let peer = Peer::new(connected.addr, connected.certificates);
+        let peer = peer.remembered_in(self.stats.notable());
         let peer = Arc::new(peer.of_server(self.leaving.subscribe(), Arc::clone(&self.logs)));
         let share = Share::new(&self.totals, connected.addr.map(|addr| addr.ip()));
         let shared = Shared::new(proto, CallTable::new(0, 0), peer, Some(share));

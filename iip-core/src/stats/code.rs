@@ -35,6 +35,28 @@ pub(crate) const FAILED_PRECONDITION: u8 = 9;
 pub(crate) const UNIMPLEMENTED: u8 = 12;
 pub(crate) const INTERNAL: u8 = 13;
 pub(crate) const UNAVAILABLE: u8 = 14;
+const DATA_LOSS: u8 = 15;
+
+/// The codes of [`is_error`].
+const ERRORS: [u8; 7] = [
+    UNKNOWN,
+    DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED,
+    UNIMPLEMENTED,
+    INTERNAL,
+    UNAVAILABLE,
+    DATA_LOSS,
+];
+
+/// Returns `true` if a call with the code of this number failed because of the server or the
+/// network: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE or
+/// DATA_LOSS. All other failures are those of the call itself.
+///
+/// UNKNOWN is also the code of the errors of a method's own type.
+#[must_use]
+pub fn is_error(code: u8) -> bool {
+    ERRORS.contains(&code)
+}
 
 impl CallErrorKind {
     /// Returns the number of the status code for a call that failed for this reason.
@@ -83,6 +105,13 @@ impl Codes {
         Self(counts)
     }
 
+    /// Adds calls with the code of this number. If there is no such code, nothing happens.
+    pub fn add(&mut self, code: u8, calls: u64) {
+        if let Some(count) = self.0.get_mut(usize::from(code)) {
+            *count = count.saturating_add(calls);
+        }
+    }
+
     /// Returns the number of calls with the code of this number, such as 5 for NOT_FOUND; 0 if there
     /// is no such code.
     #[must_use]
@@ -100,6 +129,13 @@ impl Codes {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.0.iter().skip(1).sum()
+    }
+
+    /// Returns the number of calls that failed because of the server or the network, see
+    /// [`is_error`].
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        ERRORS.iter().map(|&code| self.get(code)).sum()
     }
 
     /// Returns the number of all calls.

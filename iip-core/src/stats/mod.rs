@@ -11,6 +11,7 @@ pub(crate) mod go;
 mod histogram;
 mod method;
 mod names;
+mod notable;
 mod prometheus;
 mod recent;
 mod recorder;
@@ -21,9 +22,13 @@ mod snapshot;
 pub(crate) use self::code::{
     CANCELLED, INTERNAL, OK, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNKNOWN,
 };
-pub use self::code::{CODE_NAMES, Codes};
+pub use self::code::{CODE_NAMES, Codes, is_error};
 pub(crate) use self::frames::FrameCounts;
 pub use self::histogram::Histogram;
+pub(crate) use self::notable::RecentCalls;
+#[doc(hidden)]
+pub use self::notable::may_be_slow;
+pub use self::notable::{MAX_RECENT_CALLS, RecentCall};
 pub use self::prometheus::MetricsFormat;
 pub(crate) use self::recorder::Recorder;
 pub(crate) use self::registry::{MethodId, Registry};

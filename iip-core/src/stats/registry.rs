@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::method::{MAX_SHARDS, Method};
+use super::notable::RecentCalls;
 use super::recent::{MILLI, Recent};
 use super::snapshot::{Connections, MAX_METHODS, MethodStats, OTHER, Snapshot};
 use crate::clock;
@@ -28,6 +29,7 @@ pub(crate) struct Registry {
     assigned: AtomicUsize,
     /// The recent calls of all methods but [`OTHER`], if they are kept.
     recent: Option<Mutex<Recent>>,
+    notable: Arc<RecentCalls>,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl Registry {
             shards: cores.next_power_of_two().min(MAX_SHARDS),
             assigned: AtomicUsize::new(0),
             recent: None,
+            notable: Arc::default(),
         }
     }
 
@@ -134,6 +137,11 @@ impl Registry {
     /// Returns the shard of a new connection.
     pub(super) fn assign(&self) -> usize {
         self.assigned.fetch_add(1, Ordering::Relaxed) % self.shards
+    }
+
+    /// The last calls that failed or were slow.
+    pub(crate) fn notable(&self) -> &Arc<RecentCalls> {
+        &self.notable
     }
 
     /// Returns the number of a method: at a server by the label of its path, at a client by its

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+
 use super::code::Codes;
 use super::histogram::Histogram;
 use crate::clock;
@@ -221,4 +223,6 @@ pub struct ConnectionStats {
     pub unsent_bytes: usize,
     /// The calls that have begun and not ended.
     pub in_flight: usize,
+    /// What the peer has told of itself, see [`Peer::hello`](crate::Peer::hello).
+    pub hello: Option<Bytes>,
 }

@@ -3,14 +3,17 @@
 mod options;
 mod workers;
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use iip_core::ShutdownSignal;
 use iip_gateway::Gateway;
-use iip_gateway::config::ConfigFile;
+use iip_gateway::config::{ConfigFile, LiveConfig};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use self::options::Command;
 use self::workers::Workers;
@@ -45,11 +48,11 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn complain(text: std::fmt::Arguments<'_>) {
     // Nobody is left to tell if this fails.
-    let _ = write!(std::io::stderr(), "iip-gateway: {text}");
+    let _ = write!(io::stderr(), "iip-gateway: {text}");
 }
 
 fn print(text: &str) -> Outcome {
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 /// Loads a configuration and everything that it names.
@@ -57,6 +60,7 @@ fn check(path: &Path) -> Outcome {
     let config = ConfigFile::load(path)?;
     let listeners = config.listeners()?;
     config.builder()?.build()?;
+    config.live()?;
     for listener in listeners {
         listener.options.check()?;
     }
@@ -65,12 +69,13 @@ fn check(path: &Path) -> Outcome {
 
 fn serve(path: &Path) -> Outcome {
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_ansi(false)
         .init();
     let config = ConfigFile::load(path)?;
     let gateway = config.builder()?.build()?;
     let listeners = config.listeners()?;
+    let live = config.live()?;
     let limit = config.drain();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -87,14 +92,20 @@ fn serve(path: &Path) -> Outcome {
         for address in workers.addresses() {
             tracing::info!(%address, "the gateway listens");
         }
+        let asked = Arc::new(Notify::new());
+        if let Some(live) = &live {
+            let address = listen_live(live, &gateway, &asked).await?;
+            tracing::info!(%address, "the live page is at /live");
+        }
         let name = loop {
             tokio::select! {
                 name = ended.recv() => break name,
-                _ = reload.recv() => reload_from(path, &gateway, &workers),
+                () = asked.notified() => break "live page",
+                _ = reload.recv() => reload_from(path, &gateway, &workers, live.as_ref()),
             }
         };
         tracing::info!(
-            signal = name,
+            cause = name,
             ?limit,
             "the gateway ends when its requests have replies"
         );
@@ -106,13 +117,33 @@ fn serve(path: &Path) -> Outcome {
     })
 }
 
+/// Serves the live page. `asked` is notified when somebody drains the gateway there.
+async fn listen_live(
+    live: &LiveConfig,
+    gateway: &Gateway,
+    asked: &Arc<Notify>,
+) -> io::Result<SocketAddr> {
+    let page = live.of(gateway);
+    let page = match live.drain {
+        true => {
+            let asked = Arc::clone(asked);
+            page.on_drain(move || asked.notify_one())
+        }
+        false => page,
+    };
+    page.listen(&live.address).await
+}
+
 /// Replaces the configuration. If the file has a mistake, nothing changes.
-fn reload_from(path: &Path, gateway: &Gateway, workers: &Workers) {
+fn reload_from(path: &Path, gateway: &Gateway, workers: &Workers, live: Option<&LiveConfig>) {
     let load = || -> Outcome {
         let config = ConfigFile::load(path)?;
         let builder = config.builder()?;
         let listeners = config.listeners()?;
         workers.check(&listeners, config.workers())?;
+        if config.live()?.as_ref() != live {
+            return Err("`live` cannot be changed by a reload: start the program again".into());
+        }
         gateway.replace(builder)?;
         Ok(())
     };

@@ -10,6 +10,7 @@ use iip_core::balance::Policy;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::live::LiveEntry;
 use super::typed::TypedEntry;
 use super::values::{Size, Time};
 use crate::access_log::{AccessLog, LogFormat};
@@ -35,6 +36,7 @@ pub(super) struct Document {
     #[serde(default = "default_limits")]
     pub(super) limits: Spanned<LimitsEntry>,
     pub(super) access_log: Option<Spanned<AccessLogEntry>>,
+    pub(super) live: Option<LiveEntry>,
     #[serde(default)]
     pub(super) groups: BTreeMap<String, Spanned<GroupEntry>>,
     #[serde(default)]

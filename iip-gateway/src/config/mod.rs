@@ -23,6 +23,7 @@
 //! ```
 
 mod document;
+mod live;
 mod typed;
 mod values;
 
@@ -34,6 +35,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use self::document::{Document, ListenEntry};
+pub use self::live::LiveConfig;
 use crate::access_log::AccessLog;
 use crate::gateway::{Gateway, GatewayBuilder};
 use crate::group::Group;
@@ -184,6 +186,18 @@ impl ConfigFile {
             address: address.clone(),
             options,
         })
+    }
+
+    /// Returns the live page; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the address is malformed, or may be reached by other machines and `allow` does not
+    /// say which, and if a network is malformed.
+    pub fn live(&self) -> Result<Option<LiveConfig>, ConfigError> {
+        let entry = self.document.live.as_ref();
+        let read = entry.map(|entry| entry.read().map_err(|(at, reason)| self.error(at, reason)));
+        read.transpose()
     }
 
     /// Returns the builder of the gateway. Files that it needs are opened now.

@@ -24,6 +24,7 @@ use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::listen::ALPN;
+use crate::live::LiveHandler;
 use crate::networks::IpNetwork;
 use crate::service::{App, Exchange};
 use crate::typed::{Api, ApiRequest, Catalog, TypedOptions};
@@ -40,6 +41,7 @@ type Check = dyn Fn(&HttpPeer<'_>) -> bool + Send + Sync;
 /// | `/metrics` | what the server has counted, for Prometheus |
 /// | `/shop.v1.Orders/find` | calls of methods with JSON, see [`TypedOptions`] |
 /// | `/docs/`, `/openapi.json` | a page for browsers that documents and calls the methods, and the OpenAPI document |
+/// | `/live` | the [live page](crate::live), if it is [set](Self::live) |
 ///
 /// The first byte of a connection decides between IIP and HTTP. With TLS, HTTP needs TLS too,
 /// unless the server accepts both. Connections count towards the limits of the server, and a
@@ -92,6 +94,7 @@ struct Settings {
     typed: Arc<TypedOptions>,
     trusted: Vec<IpNetwork>,
     access_log: Option<AccessLog>,
+    live: Option<LiveHandler>,
 }
 
 impl fmt::Debug for Settings {
@@ -118,6 +121,7 @@ impl Http {
                 typed: Arc::default(),
                 trusted: Vec::new(),
                 access_log: None,
+                live: None,
             }),
             state: Arc::default(),
         }
@@ -186,6 +190,13 @@ impl Http {
         self
     }
 
+    /// Shows the live page at `/live`, to clients that its [`allow`](crate::live::LivePage::allow)
+    /// lets in; without that the server does not start. Default: no page.
+    pub fn live(mut self, page: &LiveHandler) -> Self {
+        self.set().live = Some(page.clone());
+        self
+    }
+
     fn set(&mut self) -> &mut Settings {
         Arc::make_mut(&mut self.settings)
     }
@@ -250,6 +261,11 @@ impl ProtocolHandler for Http {
         }
         if let Err(reason) = self.settings.typed.check() {
             return invalid(format!("option typed of HTTP: {reason}"));
+        }
+        let live = self.settings.live.as_ref();
+        if live.is_some_and(|live| !live.has_allow()) {
+            let reason = "option live of HTTP: say who may see the live page (LivePage::allow)";
+            return invalid(reason.to_owned());
         }
         let paths = [
             ("liveness_path", &self.settings.liveness_path),
@@ -316,6 +332,9 @@ impl Served {
                     "the metrics are not for this client",
                 )),
             };
+        }
+        if let Some(live) = settings.live.as_ref().filter(|_| LiveHandler::is_for(path)) {
+            return Ok(live.handle(&exchange, self.peer.certificates(), Some(&self.drain)));
         }
         let Some(api) = api.get_or_init(|| self.api()) else {
             return Err(Failure::not_found("the server has nothing at this path"));

@@ -64,6 +64,10 @@ impl Api {
         }
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Returns the same services with other options.
     pub(crate) fn with_options(&self, options: TypedOptions) -> Self {
         if *self.options == options {

@@ -20,12 +20,13 @@ use super::failure::{
 use crate::codec::CodecId;
 use crate::compression::{CompressionId, Compressor, Encoding, decompress_in_place};
 use crate::context::CallContext;
-use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead};
+use crate::envelope::{self, Outcome, PlainError, ReplyHead, RequestHead, ServerTiming};
 use crate::hello::RpcPeer;
 use crate::interceptor::{ClientCall, Layers};
 use crate::metadata::Metadata;
 use crate::method::{Format, MethodDescriptor};
 use crate::policy::RetryPolicy;
+use crate::recent;
 use crate::retry::{self, Attempts, Rules, TransparentRetries};
 use crate::status::{Code, Status};
 use crate::streaming::writer::DynMessages;
@@ -212,7 +213,10 @@ impl Client {
             times.connected = now();
             remaining = times.deadline.saturating_duration_since(times.connected);
         };
-        Err(attempts.outcome(failed).into())
+        let failed = attempts.outcome(failed);
+        let metadata = &self.options.metadata;
+        recent::failed_at_client(&self.core, method, metadata, &failed, times.started);
+        Err(failed.into())
     }
 
     /// Returns the arguments for the choice of a backend for a call.
@@ -575,6 +579,9 @@ impl Client {
         if let Some(place) = &self.options.reply_metadata {
             // The metadata is there for a failed call as well.
             place.set(head.metadata.clone());
+        }
+        if let Some(timing) = head.timing.filter(ServerTiming::may_be_slow) {
+            recent::slow_at_client(&self.core, method, &self.options.metadata, &timing, started);
         }
         decompress_in_place(head.compression, &mut data, limits)
             .map_err(|error| bad(error.reply_status(), head.timing))?;

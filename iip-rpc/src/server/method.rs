@@ -21,10 +21,11 @@ use crate::codec::{CodecId, DecodeError, DecodeLimits};
 use crate::compression::{Compression, CompressionId, decompress_in_place, decompressed_size};
 use crate::context::CallContext;
 use crate::envelope::RequestHead;
-use crate::interceptor::{Layers, ServerCall};
+use crate::interceptor::{Layers, Outcome, ServerCall};
 use crate::method::{MethodDescriptor, OnCancel};
 use crate::overload::{Gate, Permit};
 use crate::policy::{Deadline, Deadlines};
+use crate::recent;
 use crate::status::{MethodError, Status};
 use crate::streaming::messages::MessageReader;
 
@@ -332,6 +333,10 @@ impl Call {
         // Cloned, because the handler gets the call and its context at the same time.
         let ctx = self.head.ctx.clone();
         if let Poll::Ready(reply) = ctx.enter(|| typed.poll(self, cx)) {
+            let is_slow = reply.timing.is_some_and(|timing| timing.may_be_slow());
+            if is_slow || !reply.outcome.is_ok() {
+                self.record(&reply.outcome);
+            }
             return Poll::Ready(reply);
         }
         let Some(at) = self.head.deadline.at else {
@@ -353,7 +358,16 @@ impl Call {
         // A handler that uses up the budget of its task must not outlive its deadline.
         let mut timer = std::pin::pin!(tokio::task::unconstrained(timer.as_mut()));
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Reply::failed(self.head.deadline.over()))
+        let reply = Reply::failed(self.head.deadline.over());
+        self.record(&reply.outcome);
+        Poll::Ready(reply)
+    }
+
+    /// Records a call that has failed or was slow.
+    #[cold]
+    fn record(&self, outcome: &Outcome) {
+        let (received, waited) = self.received();
+        recent::at_server(&self.head.ctx, outcome, received, waited);
     }
 }
 

@@ -67,6 +67,7 @@ where
                         None => Status::unknown(error.to_string()),
                     }),
                     is_logged: true,
+                    timing: None,
                 }
             }
         }

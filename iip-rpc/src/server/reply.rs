@@ -27,6 +27,8 @@ pub(super) struct Reply {
     pub(super) body: Result<Body, Status>,
     /// `true` if the failure was logged.
     pub(super) is_logged: bool,
+    /// The times of a call that had to wait.
+    pub(super) timing: Option<ServerTiming>,
 }
 
 impl Reply {
@@ -35,6 +37,7 @@ impl Reply {
             outcome: Outcome::Ok,
             body: Ok(body),
             is_logged: false,
+            timing: None,
         }
     }
 
@@ -43,6 +46,7 @@ impl Reply {
             outcome: Outcome::Status(status.clone()),
             body: Err(status),
             is_logged: false,
+            timing: None,
         }
     }
 }
@@ -163,6 +167,7 @@ impl ReplyForm<'_> {
         match encoded {
             Ok(body) => Reply {
                 outcome,
+                timing: self.timing,
                 ..Reply::new(body)
             },
             Err(status) => {
