@@ -21,7 +21,9 @@ macro_rules! examples {
 examples! {
     compression "../examples/features/compression.rs"
     go_style "../examples/go_style.rs"
+    http "../examples/http/src/main.rs"
     protobuf "../examples/features/protobuf.rs"
+    shop_server "../examples/shop_server.rs"
     two_builds "../examples/two_builds.rs"
     typed_errors "../examples/typed_errors.rs"
 }
@@ -30,7 +32,12 @@ examples! {
 fn types_are_described_as_they_are_observed() {
     check_derived::<compression::Order>().unwrap();
     check_derived::<go_style::User>().unwrap();
+    check_derived::<http::Order>().unwrap();
     check_derived::<protobuf::RouteError>().unwrap();
+    check_derived::<shop_server::NewOrder>().unwrap();
+    check_derived::<shop_server::Order>().unwrap();
+    check_derived::<shop_server::OrderError>().unwrap();
+    check_derived::<shop_server::Payment>().unwrap();
     check_derived::<two_builds::old::Colour>().unwrap();
     check_derived::<two_builds::old::Order>().unwrap();
     check_derived::<two_builds::new::Colour>().unwrap();
@@ -74,6 +81,13 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The name of the module here that has the example in a file.
+fn module_of(file: &Path) -> String {
+    let mut parts = file.iter().filter_map(|part| part.to_str()).rev();
+    let name = parts.find(|part| !matches!(*part, "main.rs" | "src"));
+    name.unwrap_or_default().trim_end_matches(".rs").to_owned()
+}
+
 #[test]
 fn every_type_of_a_service_is_compared() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -95,15 +109,18 @@ fn every_type_of_a_service_is_compared() {
                 continue;
             }
             assert!(derives, "{}: derive `Schema` for {name}", file.display());
-            let is_compared = |text: &str| {
+            let is_compared = |text: &str, module: Option<&str>| {
                 let mut calls = text.split("check_derived::<").skip(1);
                 calls.any(|call| {
                     let ty = call.split(['>', '<']).next().unwrap_or_default();
+                    let mut parts = ty.split("::");
                     ty.rsplit("::").next() == Some(name)
+                        && module.is_none_or(|module| parts.next() == Some(module))
                 })
             };
+            let module = file.starts_with("examples").then(|| module_of(file));
             assert!(
-                is_compared(&text) || is_compared(&here),
+                is_compared(&text, None) || is_compared(&here, module.as_deref()),
                 "{}: compare {name}: `check_derived::<{name}>().unwrap()` in a test",
                 file.display()
             );

@@ -18,7 +18,14 @@ use tokio::sync::Notify;
 use crate::common::frame::RawFrame;
 use crate::common::{MIB, all_run, bound, eventually, passes, spawn, started, within};
 
-#[derive(Debug, serde::Serialize, serde::Deserialize, thiserror::Error, iip_rpc::MethodError)]
+#[derive(
+    Debug,
+    serde::Serialize,
+    serde::Deserialize,
+    thiserror::Error,
+    iip_rpc::MethodError,
+    iip_rpc::Schema,
+)]
 enum Refusal {
     #[error("no")]
     No,
@@ -433,4 +440,9 @@ async fn frames_messages_and_bytes_are_those_on_the_wire() {
     );
     let calls = client.stats().total();
     assert_eq!(calls.codes.get(Code::NotFound.as_u8()), 1);
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    iip_rpc::schema::check_derived::<Refusal>().unwrap();
 }

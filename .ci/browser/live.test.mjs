@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { HOSTILE, feed } from './feed.mjs';
-import { browser, example, open as openPage, screenshot, start, within } from './support.mjs';
+import { browser, built, open as openPage, screenshot, start, within } from './support.mjs';
 
 // The server of a test ends before its page, whose requests then fail.
 const ENDED = [/net::ERR_.*\/live\//];
@@ -125,8 +125,7 @@ test('nothing moves for those who do not want it', async t => {
 });
 
 test('a process under load is shown and drained', async t => {
-    const program = await example('iip-examples', 'live');
-    const { match } = await start(t, program, ['600'], /http:\S+/);
+    const { match } = await start(t, built('examples/live'), ['600'], /http:\S+/);
     const page = await open(t, await browser(t), match[0], WIDE);
     await page.getByRole('button', { name: 'orders/place', exact: true }).waitFor();
     const line = page.locator('#totals path.tone-1:not(.fill)').first();

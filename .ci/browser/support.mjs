@@ -1,12 +1,10 @@
 // What the tests in a browser share: programs that they start, pages that record errors, screenshots.
 
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 
 /** Returns the path of a program that cargo has built, such as `examples/shop_server`. */
@@ -63,16 +61,6 @@ export async function start(t, program, args, ready) {
         ended.then(() => reject(new Error(`${program} has ended:\n${said.join('\n')}`)));
     }));
     return { match, kill };
-}
-
-/** Builds an example of the package `of`; returns its path. */
-export async function example(of, name) {
-    const root = new URL('../../', import.meta.url);
-    const args = ['build', '--quiet', '--package', of, '--example', name];
-    // No time limit: a first build takes minutes.
-    await promisify(execFile)('cargo', args, { cwd: root });
-    const target = process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL('target', root));
-    return join(target, 'debug', 'examples', name);
 }
 
 /** Serves `respond(request, response)` on a port of its own until the test `t` ends; returns the address. */

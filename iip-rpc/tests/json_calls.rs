@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use iip_rpc::{
     CallContext, CallOptions, Client, Code, Execution, Gap, JsonError, JsonText, MethodError,
-    Position, Server, Status, Stream, Streaming, Subscription, Topic, Update, service,
+    Position, Schema, Server, Status, Stream, Streaming, Subscription, Topic, Update, service,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -14,13 +14,13 @@ use tokio::sync::mpsc;
 /// Time after which a test gives up waiting.
 const GUARD: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
 struct Item {
     id: u64,
     note: Option<String>,
 }
 
-#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize, MethodError, Schema)]
 enum ShopError {
     #[error("sold out until {0}")]
     SoldOut(u32),
@@ -438,4 +438,10 @@ async fn a_client_is_connected_by_a_function() {
         .unwrap();
     let found = client.call_json("/shop.v1.Shop/find", "5").await.unwrap();
     assert_eq!(found, r#"{"id":5,"note":null}"#);
+}
+
+#[test]
+fn types_are_described_as_they_are_observed() {
+    iip_rpc::schema::check_derived::<Item>().unwrap();
+    iip_rpc::schema::check_derived::<ShopError>().unwrap();
 }

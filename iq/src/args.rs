@@ -86,7 +86,7 @@ pub(crate) struct CallArgs {
     /// An address, such as localhost:7000, or a target of the configuration.
     #[arg(add = ArgValueCompleter::new(complete::targets))]
     pub(crate) target: String,
-    /// `Service.method`, or the path of the method.
+    /// `Service.method` or `Service/method`, or the path of the method.
     #[arg(add = ArgValueCompleter::new(complete::methods))]
     pub(crate) method: String,
     /// The arguments.

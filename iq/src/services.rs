@@ -59,7 +59,8 @@ pub(crate) fn service<'a>(services: &'a [Description], name: &str) -> Outcome<&'
     })
 }
 
-/// The method with this name, `Service.method`, or with this path, `/service/method`.
+/// The method with this name, `Service.method` or `Service/method` as tools of gRPC have it, or
+/// with this path, `/service/method`.
 pub(crate) fn method<'a>(
     services: &'a [Description],
     name: &str,
@@ -72,7 +73,8 @@ pub(crate) fn method<'a>(
             Failure::Usage(unknown("method at", name, all.map(|method| &*method.path)))
         });
     }
-    let Some((of_service, method)) = name.rsplit_once('.') else {
+    let parts = name.rsplit_once('/').or_else(|| name.rsplit_once('.'));
+    let Some((of_service, method)) = parts else {
         return Err(Failure::Usage(not_qualified(services, name)));
     };
     let description = service(services, of_service)?;

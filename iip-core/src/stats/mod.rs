@@ -10,7 +10,8 @@ mod frames;
 pub(crate) mod go;
 mod histogram;
 mod method;
-mod names;
+#[doc(hidden)]
+pub mod names;
 mod notable;
 mod prometheus;
 mod recent;

@@ -1,46 +1,51 @@
-//! The names of OpenTelemetry for what is exported, in the form of Prometheus: with `_` for `.`.
+//! The names of OpenTelemetry for metrics, labels and spans.
 //!
 //! `rpc.response.status_code` is called `rpc.status_code` in the version of the conventions after
-//! 1.44.0, which is not out. [`STATUS_CODE`] changes with it, and so does `observe` of `iip-rpc`.
+//! 1.44.0, which is not out. [`STATUS_CODE`] changes with it.
 
 use crate::frame::Side;
 
-pub(super) const SYSTEM_NAME: &str = "rpc_system_name";
-pub(super) const SYSTEM: &str = "iip";
-pub(super) const METHOD: &str = "rpc_method";
-pub(super) const STATUS_CODE: &str = "rpc_response_status_code";
+pub const SYSTEM_NAME: &str = "rpc.system.name";
+/// The value of [`SYSTEM_NAME`].
+pub const SYSTEM: &str = "iip";
+pub const METHOD: &str = "rpc.method";
+pub const STATUS_CODE: &str = "rpc.response.status_code";
+pub const ERROR_TYPE: &str = "error.type";
 
-/// The names of one side.
-pub(super) struct Names {
-    pub(super) duration: &'static str,
-    pub(super) calls: &'static str,
-    pub(super) active: &'static str,
-    pub(super) received: &'static str,
-    pub(super) sent: &'static str,
-    pub(super) connections: &'static str,
-    pub(super) started: &'static str,
+/// The metrics of one side.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "it is used by iip-rpc only")]
+pub struct Metrics {
+    pub duration: &'static str,
+    pub calls: &'static str,
+    pub active: &'static str,
+    pub received: &'static str,
+    pub sent: &'static str,
+    pub connections: &'static str,
+    pub started: &'static str,
 }
 
-impl Names {
-    pub(super) const fn of(side: Side) -> &'static Self {
+impl Metrics {
+    #[must_use]
+    pub const fn of(side: Side) -> &'static Self {
         match side {
             Side::Client => &Self {
-                duration: "rpc_client_call_duration_seconds",
-                calls: "rpc_client_calls",
-                active: "rpc_client_active_calls",
-                received: "rpc_client_received_bytes",
-                sent: "rpc_client_sent_bytes",
-                connections: "rpc_client_connections",
-                started: "rpc_client_start_time_seconds",
+                duration: "rpc.client.call.duration",
+                calls: "rpc.client.calls",
+                active: "rpc.client.active_calls",
+                received: "rpc.client.received",
+                sent: "rpc.client.sent",
+                connections: "rpc.client.connections",
+                started: "rpc.client.start_time",
             },
             Side::Server => &Self {
-                duration: "rpc_server_call_duration_seconds",
-                calls: "rpc_server_calls",
-                active: "rpc_server_active_calls",
-                received: "rpc_server_received_bytes",
-                sent: "rpc_server_sent_bytes",
-                connections: "rpc_server_connections",
-                started: "rpc_server_start_time_seconds",
+                duration: "rpc.server.call.duration",
+                calls: "rpc.server.calls",
+                active: "rpc.server.active_calls",
+                received: "rpc.server.received",
+                sent: "rpc.server.sent",
+                connections: "rpc.server.connections",
+                started: "rpc.server.start_time",
             },
         }
     }

@@ -4,8 +4,9 @@ use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use super::histogram::Histogram;
-use super::names::{METHOD, Names, STATUS_CODE, SYSTEM, SYSTEM_NAME};
+use super::names::{METHOD, Metrics, STATUS_CODE, SYSTEM, SYSTEM_NAME};
 use super::snapshot::{MethodStats, Snapshot};
+use crate::frame::Side;
 
 /// The upper bounds of the buckets: 10 µs, and that doubled up to 10.5 s.
 const BOUNDS: u32 = 21;
@@ -87,28 +88,34 @@ struct Text<'a> {
 
 impl Text<'_> {
     fn write(&mut self, snapshot: &Snapshot) -> fmt::Result {
-        let names = Names::of(snapshot.side);
+        let names = Exported::of(snapshot.side);
+        let (system, status_code) = (exported(SYSTEM_NAME, ""), exported(STATUS_CODE, ""));
         let labelled: Vec<(String, &MethodStats)> = snapshot
             .methods
             .iter()
             .map(|method| (labels(method.name()), method))
             .collect();
-        self.head(names.duration, "histogram", "seconds", "Duration of calls.")?;
+        self.head(
+            &names.duration,
+            "histogram",
+            "seconds",
+            "Duration of calls.",
+        )?;
         for (labels, method) in &labelled {
-            self.histogram(names.duration, labels, &method.latency)?;
+            self.histogram(&names.duration, labels, &method.latency)?;
         }
-        self.counter(names.calls, "", "Calls that have ended, by status code.")?;
+        self.counter(&names.calls, "", "Calls that have ended, by status code.")?;
         for (labels, method) in &labelled {
             for (_, code, count) in method.codes.iter() {
-                let name = names.calls;
+                let name = &names.calls;
                 writeln!(
                     self.out,
-                    "{name}_total{{{labels},{STATUS_CODE}=\"{code}\"}} {count}"
+                    "{name}_total{{{labels},{status_code}=\"{code}\"}} {count}"
                 )?;
             }
         }
         self.head(
-            names.active,
+            &names.active,
             "gauge",
             "",
             "Calls that have begun and not ended.",
@@ -120,12 +127,12 @@ impl Text<'_> {
                 names.active, method.in_flight
             )?;
         }
-        self.counter(names.received, "bytes", "Bytes of frames received.")?;
+        self.counter(&names.received, "bytes", "Bytes of frames received.")?;
         for (labels, method) in &labelled {
             let bytes = method.received.bytes;
             writeln!(self.out, "{}_total{{{labels}}} {bytes}", names.received)?;
         }
-        self.counter(names.sent, "bytes", "Bytes of frames sent.")?;
+        self.counter(&names.sent, "bytes", "Bytes of frames sent.")?;
         for (labels, method) in &labelled {
             writeln!(
                 self.out,
@@ -133,15 +140,15 @@ impl Text<'_> {
                 names.sent, method.sent.bytes
             )?;
         }
-        self.head(names.connections, "gauge", "", "Open connections.")?;
+        self.head(&names.connections, "gauge", "", "Open connections.")?;
         let open = snapshot.connections.open;
         writeln!(
             self.out,
-            "{}{{{SYSTEM_NAME}=\"{SYSTEM}\"}} {open}",
+            "{}{{{system}=\"{SYSTEM}\"}} {open}",
             names.connections
         )?;
         self.head(
-            names.started,
+            &names.started,
             "gauge",
             "seconds",
             "Time of the start since 1970.",
@@ -150,7 +157,7 @@ impl Text<'_> {
         let started = started.unwrap_or_default().as_secs_f64();
         writeln!(
             self.out,
-            "{}{{{SYSTEM_NAME}=\"{SYSTEM}\"}} {started:.3}",
+            "{}{{{system}=\"{SYSTEM}\"}} {started:.3}",
             names.started
         )?;
         if self.format == MetricsFormat::OpenMetrics {
@@ -190,9 +197,41 @@ impl Text<'_> {
     }
 }
 
+/// The names of the metrics of one side.
+struct Exported {
+    duration: String,
+    calls: String,
+    active: String,
+    received: String,
+    sent: String,
+    connections: String,
+    started: String,
+}
+
+impl Exported {
+    fn of(side: Side) -> Self {
+        let names = Metrics::of(side);
+        Self {
+            duration: exported(names.duration, "_seconds"),
+            calls: exported(names.calls, ""),
+            active: exported(names.active, ""),
+            received: exported(names.received, "_bytes"),
+            sent: exported(names.sent, "_bytes"),
+            connections: exported(names.connections, ""),
+            started: exported(names.started, "_seconds"),
+        }
+    }
+}
+
+/// Returns a name of OpenTelemetry in the form of Prometheus.
+fn exported(name: &str, unit: &str) -> String {
+    name.replace('.', "_") + unit
+}
+
 /// Returns the labels of a method. Paths come from callers, and may contain any text.
 fn labels(method: &str) -> String {
-    let mut labels = format!("{SYSTEM_NAME}=\"{SYSTEM}\",{METHOD}=\"");
+    let (system, name) = (exported(SYSTEM_NAME, ""), exported(METHOD, ""));
+    let mut labels = format!("{system}=\"{SYSTEM}\",{name}=\"");
     for c in method.chars() {
         match c {
             '\\' => labels.push_str("\\\\"),
@@ -210,7 +249,6 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::frame::Side;
     use crate::stats::snapshot::Connections;
     use crate::stats::{Codes, OTHER};
 

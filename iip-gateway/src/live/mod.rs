@@ -198,6 +198,8 @@ impl LivePage {
         let has_drain = self.on_drain.is_some();
         let monitor = Monitor::new(self.name, self.version, self.sources, has_drain, token());
         let monitor = Arc::new(monitor);
+        // Before the page can be asked for, so that its first answer has the sources.
+        monitor.tick();
         tokio::spawn(Monitor::run(Arc::downgrade(&monitor)));
         LiveHandler::new(Shared {
             monitor,

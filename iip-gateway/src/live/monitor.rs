@@ -93,9 +93,11 @@ impl Monitor {
         !self.is_draining.swap(true, Ordering::Relaxed)
     }
 
-    /// Reads the sources each second, as long as the monitor exists.
+    /// Reads the sources each second from now, as long as the monitor exists.
     pub(super) async fn run(this: Weak<Self>) {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
+        const SECOND: Duration = Duration::from_secs(1);
+        let first = Instant::now() + SECOND;
+        let mut interval = tokio::time::interval_at(first, SECOND);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;

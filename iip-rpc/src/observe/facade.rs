@@ -7,11 +7,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use iip_core::balance::BackendInfo;
+use iip_core::stats::names::{self, METHOD, Metrics, STATUS_CODE, SYSTEM_NAME};
 use iip_core::transport::Endpoint;
 use metrics::{IntoF64, counter, gauge, histogram, with_recorder};
 
 use super::address::{SERVER_ADDRESS, SERVER_PORT, address_and_port};
-use super::{Recorder, SYSTEM, Side, otel_method};
+use super::{Recorder, Side, otel_method};
 use crate::method::MethodDescriptor;
 use crate::status::Code;
 
@@ -147,20 +148,17 @@ impl Recorder for MetricsFacade {
         took: Duration,
         backend: Option<&BackendInfo>,
     ) {
-        let (duration, calls) = match side {
-            Side::Client => ("rpc.client.call.duration", "rpc.client.calls"),
-            Side::Server => ("rpc.server.call.duration", "rpc.server.calls"),
-        };
+        let metrics = metrics_of(side);
         let mut labels = vec![
-            ("rpc.system.name", SYSTEM.to_owned()),
-            ("rpc.method", otel_method(method)),
-            ("rpc.response.status_code", code.name().to_owned()),
+            (SYSTEM_NAME, names::SYSTEM.to_owned()),
+            (METHOD, otel_method(method)),
+            (STATUS_CODE, code.name().to_owned()),
         ];
         if let Some(backend) = backend {
             self.labelled.add_to(&mut labels, &backend.endpoint);
         }
         let by_somebody = Cell::new(false);
-        histogram!(duration, &labels).record(Noticed {
+        histogram!(metrics.duration, &labels).record(Noticed {
             took,
             by_somebody: &by_somebody,
         });
@@ -169,7 +167,7 @@ impl Recorder for MetricsFacade {
         {
             self.nowhere.store(place, Ordering::Relaxed);
         }
-        counter!(calls, &labels).increment(1);
+        counter!(metrics.calls, &labels).increment(1);
         active(side, method).decrement(1);
     }
 
@@ -183,19 +181,22 @@ impl Recorder for MetricsFacade {
 /// of the program, whether or not a client has a [`MetricsFacade`].
 #[cold]
 pub(crate) fn count_codec_fallback(method: &MethodDescriptor) {
-    counter!("iip_codec_fallback_total", "rpc.method" => otel_method(method)).increment(1);
+    counter!("iip_codec_fallback_total", METHOD => otel_method(method)).increment(1);
 }
 
 fn active(side: Side, method: &MethodDescriptor) -> metrics::Gauge {
-    let name = match side {
-        Side::Client => "rpc.client.active_calls",
-        Side::Server => "rpc.server.active_calls",
-    };
     let labels = [
-        ("rpc.system.name", SYSTEM.to_owned()),
-        ("rpc.method", otel_method(method)),
+        (SYSTEM_NAME, names::SYSTEM.to_owned()),
+        (METHOD, otel_method(method)),
     ];
-    gauge!(name, &labels)
+    gauge!(metrics_of(side).active, &labels)
+}
+
+fn metrics_of(side: Side) -> &'static Metrics {
+    Metrics::of(match side {
+        Side::Client => iip_core::Side::Client,
+        Side::Server => iip_core::Side::Server,
+    })
 }
 
 #[cfg(test)]

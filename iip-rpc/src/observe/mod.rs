@@ -207,7 +207,3 @@ impl<R: Recorder> Drop for Running<'_, R> {
 fn otel_method(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.service(), method.name())
 }
-
-/// The value of `rpc.system.name`.
-#[cfg(any(feature = "metrics", feature = "tracing"))]
-const SYSTEM: &str = "iip";

@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::Future;
 
 use iip_core::__rpc::{random_id, random_wide_id};
+use iip_core::stats::names;
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
 use super::address::{SERVER_ADDRESS, SERVER_PORT, address_and_port};
-use super::{SYSTEM, otel_method};
+use super::otel_method;
 use crate::context::CallContext;
 use crate::interceptor::{
     CalledBackend, ClientCall, ClientInterceptor, Completion, Next, Outcome, ServerCall,
@@ -171,10 +172,10 @@ macro_rules! span {
             "otel.name" = name.as_str(),
             "otel.kind" = $kind,
             "otel.status_code" = Empty,
-            "rpc.system.name" = SYSTEM,
-            "rpc.method" = name.as_str(),
-            "rpc.response.status_code" = Empty,
-            "error.type" = Empty,
+            { names::SYSTEM_NAME } = names::SYSTEM,
+            { names::METHOD } = name.as_str(),
+            { names::STATUS_CODE } = Empty,
+            { names::ERROR_TYPE } = Empty,
             $($later = Empty,)*
             trace_id = format_args!("{:032x}", context.trace),
             span_id = format_args!("{:016x}", context.span),
@@ -278,9 +279,9 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         let (span, code) = (&self.span, self.code.name());
-        span.record("rpc.response.status_code", code);
+        span.record(names::STATUS_CODE, code);
         if self.is_fault {
-            span.record("error.type", code);
+            span.record(names::ERROR_TYPE, code);
             span.record("otel.status_code", "ERROR");
         }
         if let Some(backend) = self.called.get() {
