@@ -42,7 +42,7 @@ pub(crate) async fn raw(address: std::net::SocketAddr) -> TcpStream {
 }
 
 /// Sends the bytes again and again until the gateway closes the connection.
-async fn flood(stream: TcpStream, mut next: impl FnMut() -> Vec<u8>) {
+pub(crate) async fn flood(stream: TcpStream, mut next: impl FnMut() -> Vec<u8>) {
     let (mut reader, mut writer) = stream.into_split();
     let reading = tokio::spawn(async move {
         let mut buffer = vec![0; 64 << 10];

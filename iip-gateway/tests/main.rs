@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod adapter;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod attacks;
 mod backends;
 mod common;
 mod configuration;

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::common::{Backend, ask, get};
 
 /// A folder for the files of one test.
-struct Dir(PathBuf);
+pub(crate) struct Dir(PathBuf);
 
 impl Dir {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("iip-gateway-{}-{next}", std::process::id());
@@ -22,7 +22,7 @@ impl Dir {
         Self(path)
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap();
         path
@@ -40,13 +40,13 @@ fn program() -> Command {
 }
 
 /// The program while it serves. It ends with this value.
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     log: BufReader<ChildStderr>,
 }
 
 impl Running {
-    fn start(config: &PathBuf) -> Self {
+    pub(crate) fn start(config: &PathBuf) -> Self {
         let mut child = program()
             .arg(config)
             .stderr(Stdio::piped())
@@ -68,7 +68,7 @@ impl Running {
         panic!("the program has ended without `{text}`");
     }
 
-    fn address(&mut self) -> SocketAddr {
+    pub(crate) fn address(&mut self) -> SocketAddr {
         let line = self.line("the gateway listens");
         let (_, address) = line.trim_end().rsplit_once("address=").unwrap();
         address.parse().unwrap()
@@ -91,7 +91,7 @@ impl Drop for Running {
     }
 }
 
-fn config(target: &str, more: &str) -> String {
+pub(crate) fn config(target: &str, more: &str) -> String {
     format!(
         "workers = 2\n{more}\n[[listen]]\naddress = \"127.0.0.1:0\"\n[groups.go]\n\
          target = \"{target}\"\ndialect = \"go\"\n[[routes]]\ngroup = \"go\"\n"

@@ -76,10 +76,13 @@ pub(super) fn text(snapshot: &Snapshot<'_>) -> String {
         Level::Problem => "PROBLEM",
     };
     let up = Duration::from_millis(snapshot.now.saturating_sub(snapshot.started));
+    let version = match snapshot.version.is_empty() {
+        true => String::new(),
+        false => format!("version {}, ", snapshot.version),
+    };
     let mut text = format!(
-        "{} (version {}, process {}, up {})\n{mark}: {}\n",
+        "{} ({version}process {}, up {})\n{mark}: {}\n",
         snapshot.name,
-        snapshot.version,
         snapshot.pid,
         age(up),
         snapshot.verdict.text
