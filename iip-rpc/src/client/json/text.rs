@@ -145,6 +145,8 @@ impl<'de> Deserialize<'de> for JsonError {
     }
 }
 
+// Not an error of a service, which a mistaken error type could be replaced by.
+#[diagnostic::do_not_recommend]
 impl MethodError for JsonError {
     fn as_status(&self) -> Option<&Status> {
         match self {
