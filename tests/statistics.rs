@@ -1,4 +1,4 @@
-//! What servers and clients count: calls by code, their durations, and the bytes on the wire.
+//! The counters of servers and clients: calls by code, their durations, and the bytes on the wire.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 

@@ -54,7 +54,7 @@ pub(crate) struct Origin {
     pub(crate) place: Option<Place>,
 }
 
-/// How a connection of HTTP/1 has ended.
+/// The outcome of a connection of HTTP/1.
 enum End {
     Closed,
     /// It is idle: the stream, and bytes that have arrived in the meantime.

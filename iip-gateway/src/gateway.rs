@@ -32,7 +32,7 @@ pub enum BuildError {
     Limit {
         /// The option of [`Limits`].
         option: &'static str,
-        /// What is wrong with it.
+        /// The reason why it cannot work.
         reason: String,
     },
     /// A group cannot work.
@@ -40,7 +40,7 @@ pub enum BuildError {
     Group {
         /// The name of the group.
         group: String,
-        /// What is wrong with it.
+        /// The reason why it cannot work.
         reason: String,
     },
     /// A route names a group that does not exist.
@@ -190,7 +190,7 @@ pub(crate) struct Config {
     pub(crate) access_log: Option<AccessLog>,
 }
 
-/// What a worker serves with at the moment.
+/// The current configuration and clients of a worker.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) config: Arc<Config>,
@@ -221,7 +221,8 @@ impl Live {
     }
 }
 
-/// What serves in one runtime: it has its own clients, so that calls stay on one core.
+/// The part of the gateway that serves in one runtime: it has its own clients, so that calls stay
+/// on one core.
 #[derive(Debug)]
 pub(crate) struct Worker {
     live: ArcSwap<Live>,

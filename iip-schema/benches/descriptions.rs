@@ -1,4 +1,4 @@
-//! What the description of a large service costs. Run: `cargo bench -p iip-schema`.
+//! The cost of the description of a large service. Run: `cargo bench -p iip-schema`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -31,7 +31,7 @@ pub fn same_types(a: &Type, a_types: &Types, b: &Type, b_types: &Types) -> Resul
     comparison.types(a, b, "value")
 }
 
-/// Whether a type describes itself as it is observed, see [`same_types`].
+/// Compares the description that a type derives with what is observed of it, see [`same_types`].
 ///
 /// # Errors
 ///

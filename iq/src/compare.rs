@@ -12,11 +12,11 @@ use serde::Serialize;
 pub(crate) struct Finding {
     /// The service.
     pub(crate) service: String,
-    /// What is compared: which side calls which.
+    /// The direction of a comparison: which side calls which.
     pub(crate) direction: &'static str,
     /// The codecs that it concerns.
     pub(crate) codecs: Vec<String>,
-    /// What follows from it.
+    /// The consequence of the difference for callers.
     #[serde(serialize_with = "as_text")]
     pub(crate) verdict: Verdict,
     /// The place, such as `place(order).items`.
@@ -49,7 +49,7 @@ impl fmt::Display for Finding {
 pub(crate) struct Sides<'a> {
     pub(crate) client: &'a [Description],
     pub(crate) server: &'a [Description],
-    /// Which builds they are.
+    /// The builds that are compared.
     pub(crate) direction: &'static str,
     /// Clients may call methods that the server does not have: they are new.
     pub(crate) may_miss: bool,

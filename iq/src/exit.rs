@@ -1,4 +1,4 @@
-//! How the program ends: its exit codes, and the failures behind them.
+//! Exit codes, and the failures behind them.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ pub(crate) enum Failure {
     BrokenPipe,
 }
 
-/// What a command returns.
+/// The result of a command.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {

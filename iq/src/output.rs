@@ -1,4 +1,4 @@
-//! What the program prints: data to stdout, everything else to stderr.
+//! Output: data to stdout, everything else to stderr.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};

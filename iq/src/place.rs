@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::closest;
 
-/// How deep options and newtypes are followed.
+/// The depth to which options and newtypes are followed.
 pub(crate) const MAX_DEPTH: usize = 64;
 
 /// The number of names that an error lists.

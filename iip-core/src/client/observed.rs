@@ -1,4 +1,4 @@
-//! What a client tells of its calls to those who watch it.
+//! The calls of a client for those who watch it.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ pub struct Peer {
     hello: OnceLock<Option<Bytes>>,
     extension: OnceLock<Box<dyn Any + Send + Sync>>,
     server: Option<OfServer>,
-    /// Where the server remembers calls that failed or were slow.
+    /// The list of the calls of the server that failed or were slow.
     recent: Option<Arc<RecentCalls>>,
 }
 

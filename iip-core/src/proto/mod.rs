@@ -119,7 +119,7 @@ pub(crate) struct Connection {
     pub(crate) window_growth: usize,
     /// Work to be done once the lock is free.
     pub(crate) deferred: Deferred,
-    /// What is counted by method.
+    /// The counts by method.
     pub(crate) stats: Recorder,
 }
 

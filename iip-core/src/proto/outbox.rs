@@ -51,7 +51,7 @@ pub(crate) struct Outbox {
     /// Chunks of long messages that were queued and not written: end position and length of each.
     chunks: VecDeque<(u64, u64)>,
     chunk_bytes: u64,
-    /// What is counted by channel, if it is.
+    /// The counts by channel, if they are kept.
     pub(crate) frames: Option<Box<FrameCounts>>,
     /// The chunks that were queued since they were last counted: path, bytes, and whether the
     /// message ends.

@@ -53,7 +53,7 @@ pub(super) struct ServerSide {
     sent_going_away: bool,
     /// Something was sent on the control stream.
     control_has_begun: bool,
-    /// What is counted by channel, if it is.
+    /// The counts by channel, if they are kept.
     frames: Option<Box<FrameCounts>>,
 }
 

@@ -1,4 +1,4 @@
-//! What a server tells of itself to those who watch it.
+//! The state of a server for those who watch it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

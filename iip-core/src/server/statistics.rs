@@ -18,7 +18,7 @@ use crate::stats::go::{
 };
 use crate::stats::{MAX_LISTED_CONNECTIONS, PERMISSION_DENIED};
 
-/// Who may read the statistics, and whose they are.
+/// The statistics of a server, and the check of those who read them.
 pub(super) struct Statistics {
     may_read: Box<dyn Fn(&Peer) -> bool + Send + Sync>,
     inner: OnceLock<Weak<Inner>>,

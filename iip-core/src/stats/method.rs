@@ -25,7 +25,7 @@ pub(super) struct Method {
     recent: OnceLock<Mutex<Recent>>,
 }
 
-/// What the connections of one shard have counted.
+/// The counts of the connections of one shard.
 #[derive(Debug)]
 pub(super) struct Shard {
     in_flight: AtomicI64,
@@ -64,7 +64,7 @@ fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
-/// What a connection adds to the counters of a method.
+/// The counts that a connection adds to those of a method.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Counts {
     /// Calls that have begun, less those that have ended.

@@ -1,4 +1,4 @@
-//! What servers and clients count: calls by method and code, their durations, bytes, connections.
+//! Counters of servers and clients: calls by method and code, their durations, bytes, connections.
 //!
 //! [`Server::stats`](crate::Server::stats) and [`Client::stats`](crate::Client::stats) return a
 //! [`Snapshot`]. Counting is always on. Its memory is bounded by the number of methods, and does not

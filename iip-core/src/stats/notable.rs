@@ -34,7 +34,7 @@ pub struct RecentCall {
     pub path: String,
     /// The number of the status code, such as 14 for UNAVAILABLE; 0 if the call was only slow.
     pub code: u8,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
     /// The caller at a server, the backend at a client, if it is known.
     pub peer: Option<String>,

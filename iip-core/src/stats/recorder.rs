@@ -1,4 +1,4 @@
-//! What one connection counts, and its way to the counters that all connections share.
+//! The counts of one connection, and their way to the counters that all connections share.
 //!
 //! A connection counts in plain integers under its lock. It adds them to the shared counters when
 //! somebody reads these, when it has no more room, and at its end; only the durations of calls are
@@ -22,7 +22,7 @@ use crate::frame::FRAME_OVERHEAD;
 /// counters.
 const MAX_LOCAL: usize = 8;
 
-/// What one connection counts.
+/// The counts of one connection.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     /// `None` in tests of parts that do not count.

@@ -1,4 +1,4 @@
-//! What a server or client has counted, as values.
+//! The counts of a server or client as values.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub const MAX_METHODS: usize = 1000;
 /// The maximum number of connections that a [`Snapshot`] lists.
 pub const MAX_LISTED_CONNECTIONS: usize = 1000;
 
-/// What a server or client has counted since it started.
+/// The counts of a server or client since it started.
 ///
 /// The figures of different methods, and of a method and the connections, may be of moments that
 /// differ by the time it takes to read them. Every figure that is called a counter only grows.
@@ -89,11 +89,11 @@ pub struct MethodStats {
     pub codes: Codes,
     /// The calls that have begun and not ended.
     pub in_flight: u64,
-    /// What was received for the method: requests at a server, replies at a client. A counter.
+    /// Traffic received for the method: requests at a server, replies at a client. A counter.
     pub received: Traffic,
-    /// What was sent for the method, up to the transport. A counter.
+    /// Traffic sent for the method, up to the transport. A counter.
     pub sent: Traffic,
-    /// How long the calls in `codes` took. A counter.
+    /// Durations of the calls in `codes`. A counter.
     ///
     /// At a server, from the time when the request had been read until its reply was passed to the
     /// connection to be written; at a client, from the start of the call, or of the attempt, until
@@ -223,6 +223,6 @@ pub struct ConnectionStats {
     pub unsent_bytes: usize,
     /// The calls that have begun and not ended.
     pub in_flight: usize,
-    /// What the peer has told of itself, see [`Peer::hello`](crate::Peer::hello).
+    /// The hello of the peer, see [`Peer::hello`](crate::Peer::hello).
     pub hello: Option<Bytes>,
 }

@@ -68,7 +68,7 @@ impl BodyStream for Events {
     }
 }
 
-/// What a viewer gets next.
+/// The next events of a viewer.
 enum Next {
     Event(Bytes),
     /// It was too slow, and has missed events.

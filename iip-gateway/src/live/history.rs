@@ -1,4 +1,4 @@
-//! What has happened in the last hour: curves of the busiest methods, and of all methods together.
+//! The last hour: curves of the busiest methods, and of all methods together.
 //!
 //! It is fed with readings of counters that only grow, and keeps what differs between two of them.
 //! It has no clock: whoever feeds it says how many seconds have passed.
@@ -74,7 +74,7 @@ pub(super) struct Recent {
     pub(super) quantiles: Option<[u32; 3]>,
 }
 
-/// What was counted within some seconds.
+/// The counts of some seconds.
 #[derive(Clone, Default, Debug)]
 struct Sum {
     seconds: u64,
@@ -140,7 +140,7 @@ impl Last {
     }
 }
 
-/// What is known of one method.
+/// The history of one method.
 #[derive(Debug, Default)]
 pub(super) struct MethodHistory {
     before: (Codes, Histogram),
@@ -182,10 +182,10 @@ impl MethodHistory {
     }
 }
 
-/// What is known of all methods of a group together.
+/// The history of all methods of a group together.
 #[derive(Debug)]
 pub(super) struct GroupHistory {
-    /// What was counted since the last update.
+    /// The counts since the last update.
     now: Sum,
     pub(super) last: Last,
     pub(super) curve: Curve,

@@ -1,4 +1,4 @@
-//! What all viewers share: the readings of each second, and the events that tell what has changed.
+//! The part that all viewers share: the readings of each second, and the events with the changes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -26,7 +26,7 @@ const MAX_CURVES: usize = 200;
 /// The events that a viewer may be late by. It then gets a new snapshot.
 const MAX_LATE: usize = 4;
 
-/// What the page shows, and what it is called.
+/// The contents of the page, and its name.
 #[derive(Debug)]
 pub(super) struct Monitor {
     name: String,
@@ -48,7 +48,7 @@ struct State {
     history: History<Key, Kind>,
     ids: Ids,
     readings: Vec<Option<Reading>>,
-    /// What viewers have. `None` if nobody has looked since the last tick.
+    /// The rows that viewers have. `None` if nobody has looked since the last tick.
     rows: Option<Rows>,
 }
 

@@ -3,8 +3,8 @@
 /// The page, with its script and its style.
 pub(super) const HTML: &str = include_str!("live.html");
 
-/// What the page may do: run its own script and style, and ask the address that it comes from.
-/// Texts of peers that became markup would not run.
+/// The policy of the page: it may run its own script and style, and ask the address that it comes
+/// from. Texts of peers that became markup would not run.
 pub(super) const POLICY: &str = concat!(
     "default-src 'none'; ",
     "script-src 'sha256-U65eia4ETnz7ivkKL5Hw9BgV0rmua4DJV+GqGw9M5Os='; ",

@@ -60,7 +60,7 @@ impl<K: Eq + Hash> Numbers<K> {
     }
 }
 
-/// What the rows are numbered by.
+/// The keys by which rows are numbered.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     methods: Numbers<Key>,

@@ -1,4 +1,4 @@
-//! What the page shows: servers, clients and gateways, and how it reads them.
+//! The sources of the page: servers, clients and gateways.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,11 +26,11 @@ enum Origin {
     Group(Gateway, Arc<str>),
 }
 
-/// What a source has counted until now, and what it knows.
+/// The counts of a source until now, and its state.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) stats: Snapshot,
-    /// What a client knows of its backends.
+    /// The backends of a client, with their states.
     pub(super) explanation: Option<Explanation>,
     pub(super) calls: Vec<RecentCall>,
 }

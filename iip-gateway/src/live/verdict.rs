@@ -11,7 +11,7 @@ const MENTION: f64 = 0.001;
 /// The most findings that are named.
 const NAMED: usize = 3;
 
-/// What is wrong, and how wrong: the share of calls or backends.
+/// A fault, and its extent: the share of calls or backends.
 struct Finding {
     level: Level,
     weight: f64,

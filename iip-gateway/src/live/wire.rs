@@ -31,7 +31,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) peers: &'a [PeerRow],
 }
 
-/// What has changed within a second.
+/// The changes within a second.
 #[derive(Debug, Serialize)]
 pub(super) struct Tick<'a> {
     pub(super) now: u64,
@@ -81,12 +81,12 @@ pub(super) struct SourceRow {
     pub(super) id: usize,
     pub(super) kind: Kind,
     pub(super) name: String,
-    /// What a client calls.
+    /// Calls of a client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) target: Option<String>,
 }
 
-/// What a source does.
+/// The work of a source.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
@@ -123,7 +123,7 @@ pub(super) struct TotalWithCurves<'a> {
     pub(super) tens: Curve,
 }
 
-/// What happens now. Rates and quantiles are those of the last 10 to 20 s.
+/// The present state. Rates and quantiles are those of the last 10 to 20 s.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(super) struct Figures {
     /// Calls per second.

@@ -164,7 +164,7 @@ impl<'a, 's> Judge<'a, 's> {
         }
     }
 
-    /// What the reader can do about a difference; nothing if it is in use already.
+    /// The remedy of a difference at the reader; nothing if it is in use already.
     pub(super) fn remedy(&self, remedy: &str) -> String {
         match self.sides.old == Some(self.reader()) {
             true => String::new(),

@@ -16,7 +16,7 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::services;
 
-/// What is called.
+/// The method that is called.
 pub(crate) enum Callee {
     /// A method with its description.
     Described(Box<(Description, Method)>),

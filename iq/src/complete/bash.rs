@@ -10,7 +10,7 @@ use clap_complete::env::EnvCompleter;
 /// bash, with words as the program gets them.
 pub(super) struct Bash;
 
-/// What bash breaks words at, besides white space, and what the program does not.
+/// Characters besides white space at which bash breaks words, and the program does not.
 const BREAKS: [char; 2] = [':', '='];
 
 impl EnvCompleter for Bash {

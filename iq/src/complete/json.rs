@@ -5,7 +5,7 @@ use iip_rpc::schema::{Method, Types};
 use super::is_harmless;
 use crate::place::Place;
 
-/// What encloses the end of the text.
+/// The brackets that enclose the end of the text.
 #[derive(Debug, PartialEq, Eq)]
 enum Level {
     /// An object, with the name whose value follows.
@@ -13,7 +13,7 @@ enum Level {
     List,
 }
 
-/// Where the text ends.
+/// The place where the text ends.
 #[derive(Debug, PartialEq, Eq)]
 struct End {
     levels: Vec<Level>,

@@ -1,4 +1,4 @@
-//! What the line says so far.
+//! The command line so far.
 
 use std::ffi::OsString;
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ use crate::connection::ConnectArgs;
 /// The words of the line before the cursor.
 static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
 
-/// What is on the line before the cursor.
+/// The words of the line before the cursor.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     pub(super) target: Option<String>,

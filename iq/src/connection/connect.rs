@@ -1,4 +1,4 @@
-//! How the connection is made.
+//! Making the connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

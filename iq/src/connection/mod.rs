@@ -1,4 +1,4 @@
-//! What commands connect to: the options of connections, targets with names, and the connection.
+//! Connections of commands: their options, and targets with names.
 
 mod connect;
 mod settings;

@@ -7,7 +7,7 @@ use iip_rpc::schema::{Definition, Enum, Field, Shape, Tagging, Type, Variant, Va
 
 use super::literal;
 
-/// How deep types within types are printed.
+/// The depth to which types within types are printed.
 const MAX_DEPTH: usize = 64;
 
 /// A name from a description, which may come from a hostile server.
