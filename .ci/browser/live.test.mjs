@@ -97,8 +97,7 @@ test('the page tells when it is stale, and connects again by itself', async t =>
     const page = await open(t, await browser(t), server.url, { ...WIDE, allow });
     await page.getByText('live', { exact: true }).waitFor();
     server.cut();
-    await page.getByText(/^no data for/).waitFor();
-    assert.ok(await page.evaluate(() => document.body.classList.contains('is-stale')));
+    await page.locator('body.is-stale').getByText(/^no data for/).waitFor();
     server.restore();
     await page.getByText('live', { exact: true }).waitFor();
     await ticks(page, 2);
