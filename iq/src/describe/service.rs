@@ -127,16 +127,17 @@ fn settings(service: &Description, own: &str, method: &Method) -> Vec<String> {
     settings
 }
 
-/// `order_book` of `OrderBook`.
+/// `order_book` of `OrderBook`, by the rule of `#[service]` for default paths.
 fn snake(name: &str) -> String {
     let chars: Vec<char> = Printable(name).to_string().chars().collect();
     let mut snake = String::new();
     for (at, c) in chars.iter().enumerate() {
-        let starts_word = c.is_uppercase()
-            && at > 0
-            && (!chars[at - 1].is_uppercase()
-                || chars.get(at + 1).is_some_and(|c| c.is_lowercase()));
-        if starts_word {
+        let before = at.checked_sub(1).and_then(|before| chars.get(before));
+        let follows_word =
+            before.is_some_and(|before| before.is_lowercase() || before.is_numeric());
+        let ends_acronym = before.is_some_and(|before| before.is_uppercase())
+            && chars.get(at + 1).is_some_and(|after| after.is_lowercase());
+        if c.is_uppercase() && (follows_word || ends_acronym) {
             snake.push('_');
         }
         snake.extend(c.to_lowercase());
@@ -153,6 +154,8 @@ mod tests {
         assert_eq!(snake("Orders"), "orders");
         assert_eq!(snake("OrderBook"), "order_book");
         assert_eq!(snake("HTTPGateway"), "http_gateway");
+        assert_eq!(snake("Store2Cache"), "store2_cache");
+        assert_eq!(snake("Order_Book"), "order_book");
     }
 
     #[test]
