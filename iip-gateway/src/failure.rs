@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode, Version};
+use iip_core::stats::CODE_NAMES;
 use iip_core::{CallError, CallErrorKind, Execution};
 use iip_rpc::{Pushback, Status};
 use serde_json::{Value, json};
@@ -327,30 +328,28 @@ impl Failure {
 
 /// The status of HTTP for a code of gRPC, or an in-band code of IIP, and the name of the code.
 fn status_of(code: i64) -> Option<(StatusCode, &'static str)> {
-    let (status, name) = match code {
-        1 => (499, "CANCELLED"),
-        2 => (500, "UNKNOWN"),
-        3 => (400, "INVALID_ARGUMENT"),
-        4 => (504, "DEADLINE_EXCEEDED"),
-        5 => (404, "NOT_FOUND"),
-        6 => (409, "ALREADY_EXISTS"),
-        7 => (403, "PERMISSION_DENIED"),
-        8 => (429, "RESOURCE_EXHAUSTED"),
-        9 => (400, "FAILED_PRECONDITION"),
-        10 => (409, "ABORTED"),
-        11 => (400, "OUT_OF_RANGE"),
-        12 => (501, "UNIMPLEMENTED"),
-        13 => (500, "INTERNAL"),
-        14 => (503, "UNAVAILABLE"),
-        15 => (500, "DATA_LOSS"),
-        16 => (401, "UNAUTHENTICATED"),
-        -1 | 100 | 101 | 104 => (500, "INTERNAL"),
-        102 | 105 => (404, "NOT_FOUND"),
-        103 => (504, "DEADLINE_EXCEEDED"),
-        106..=108 => (503, "UNAVAILABLE"),
+    let code = match code {
+        1..=16 => usize::try_from(code).ok()?,
+        -1 | 100 | 101 | 104 => 13,
+        102 | 105 => 5,
+        103 => 4,
+        106..=108 => 14,
         _ => return None,
     };
-    Some((StatusCode::from_u16(status).ok()?, name))
+    let status = match code {
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    };
+    Some((StatusCode::from_u16(status).ok()?, CODE_NAMES.get(code)?))
 }
 
 #[cfg(test)]

@@ -90,10 +90,11 @@ impl Text<'_> {
     fn write(&mut self, snapshot: &Snapshot) -> fmt::Result {
         let names = Exported::of(snapshot.side);
         let (system, status_code) = (exported(SYSTEM_NAME, ""), exported(STATUS_CODE, ""));
+        let prefix = format!("{system}=\"{SYSTEM}\",{}=\"", exported(METHOD, ""));
         let labelled: Vec<(String, &MethodStats)> = snapshot
             .methods
             .iter()
-            .map(|method| (labels(method.name()), method))
+            .map(|method| (labels(&prefix, method.name()), method))
             .collect();
         self.head(
             &names.duration,
@@ -228,10 +229,10 @@ fn exported(name: &str, unit: &str) -> String {
     name.replace('.', "_") + unit
 }
 
-/// Returns the labels of a method. Paths come from callers, and may contain any text.
-fn labels(method: &str) -> String {
-    let (system, name) = (exported(SYSTEM_NAME, ""), exported(METHOD, ""));
-    let mut labels = format!("{system}=\"{SYSTEM}\",{name}=\"");
+/// Returns the labels of a method; `prefix` ends where its name begins. Paths come from callers,
+/// and may contain any text.
+fn labels(prefix: &str, method: &str) -> String {
+    let mut labels = prefix.to_owned();
     for c in method.chars() {
         match c {
             '\\' => labels.push_str("\\\\"),

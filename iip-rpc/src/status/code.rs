@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use iip_core::stats::CODE_NAMES;
 use serde::{Deserialize, Serialize};
 
 /// Kind of a failure: the seventeen codes of gRPC, with the same numbers.
@@ -102,25 +103,7 @@ impl Code {
     /// The name in gRPC, such as `NOT_FOUND`: for metrics and for tools.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::Cancelled => "CANCELLED",
-            Self::Unknown => "UNKNOWN",
-            Self::InvalidArgument => "INVALID_ARGUMENT",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::NotFound => "NOT_FOUND",
-            Self::AlreadyExists => "ALREADY_EXISTS",
-            Self::PermissionDenied => "PERMISSION_DENIED",
-            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
-            Self::FailedPrecondition => "FAILED_PRECONDITION",
-            Self::Aborted => "ABORTED",
-            Self::OutOfRange => "OUT_OF_RANGE",
-            Self::Unimplemented => "UNIMPLEMENTED",
-            Self::Internal => "INTERNAL",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::DataLoss => "DATA_LOSS",
-            Self::Unauthenticated => "UNAUTHENTICATED",
-        }
+        CODE_NAMES[self as usize]
     }
 }
 
