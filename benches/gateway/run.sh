@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Measures the gateway against nginx: requests per second of processor time, of the proxy alone and with its backend, and the
-# memory of idle connections. Both have two workers, and an echo behind them: of HTTP for nginx, of IIP for the gateway.
+# Measures the gateway against nginx: requests per second of processor time, of the proxy alone and with its backend, latency, and
+# the memory of idle connections. Both have two workers, and an echo behind them: of HTTP for nginx, of IIP for the gateway. Then
+# latency once more, of one worker that has a core to itself, while client and backend share another one: with two workers the
+# client waits for a core too, by whole ticks of the kernel's scheduler, and its p99 is mostly that of this wait.
 # Needs nginx and wrk (Debian: apt-get install nginx-light wrk).
 #
 # usage: benches/gateway/run.sh [ROUNDS] [SECONDS]
@@ -25,28 +27,38 @@ stop() {
 trap stop EXIT
 trap 'exit 1' INT TERM HUP
 
+core_of_others=0 core_of_proxy=1
 start() { # a command; sets `pid`
     "$@" >>"$dir/log" 2>&1 &
     pid=$!
     started+=("$pid")
 }
-fill() { # a file, a port, a backend
-    sed -e "s|@PORT@|$2|" -e "s|@BACKEND@|$3|" -e "s|@DIR@|$dir|" "benches/gateway/$1.in" >"$dir/$1"
+fill() { # a file, a port, a backend, the workers; sets `filled`
+    filled=$dir/$2.$1
+    sed -e "s|@PORT@|$2|" -e "s|@BACKEND@|127.0.0.1:$3|" -e "s|@WORKERS@|$4|" -e "s|@DIR@|$dir|" "benches/gateway/$1.in" >"$filled"
 }
-
-http=18081 iip=18082 with_nginx=18083 with_gateway=18084
-start "$peer" http "127.0.0.1:$http"; http_pid=$pid
-start "$peer" iip "127.0.0.1:$iip"; iip_pid=$pid
-fill nginx.conf "$with_nginx" "127.0.0.1:$http"
-fill gateway.toml "$with_gateway" "127.0.0.1:$iip"
-start nginx -c "$dir/nginx.conf" -p "$dir"; nginx_pid=$pid
-start "$gateway" "$dir/gateway.toml"; gateway_pid=$pid
-for port in $with_nginx $with_gateway; do
+await() { # a port
     for _ in $(seq 100); do
-        if curl -sf -o /dev/null "http://127.0.0.1:$port/echo"; then break; fi
+        if curl -sf -o /dev/null "http://127.0.0.1:$1/echo"; then return; fi
         sleep 0.1
     done
-done
+    return 1
+}
+
+http=18081 iip=18082 with_nginx=18083 with_gateway=18084 alone_nginx=18085 alone_gateway=18086 alone_http=18087 alone_iip=18088
+start "$peer" http "127.0.0.1:$http"; http_pid=$pid
+start "$peer" iip "127.0.0.1:$iip"; iip_pid=$pid
+fill nginx.conf "$with_nginx" "$http" 2
+start nginx -c "$filled" -p "$dir"; nginx_pid=$pid
+fill gateway.toml "$with_gateway" "$iip" 2
+start "$gateway" "$filled"; gateway_pid=$pid
+start taskset -c "$core_of_others" "$peer" http "127.0.0.1:$alone_http"
+start taskset -c "$core_of_others" "$peer" iip "127.0.0.1:$alone_iip"
+fill nginx.conf "$alone_nginx" "$alone_http" 1
+start taskset -c "$core_of_proxy" nginx -c "$filled" -p "$dir"
+fill gateway.toml "$alone_gateway" "$alone_iip" 1
+start taskset -c "$core_of_proxy" "$gateway" "$filled"
+for port in $with_nginx $with_gateway $alone_nginx $alone_gateway; do await "$port"; done
 
 # The ticks of processor time of processes and their children.
 ticks() {
@@ -63,17 +75,28 @@ measure() { # a name, clients, a port, the pids of the proxy and of its backend
     proxy=$(ticks "$4") backend=$(ticks "$5")
     wrk -t1 -c"$2" -d"$seconds" --latency "http://127.0.0.1:$3/echo" >"$dir/wrk"
     proxy=$(($(ticks "$4") - proxy)) backend=$(($(ticks "$5") - backend))
-    if grep -E 'Non-2xx|Socket errors' "$dir/wrk"; then exit 1; fi
+    check
     requests=$(sed -n 's/ *\([0-9]*\) requests in.*/\1/p' "$dir/wrk")
     echo "$1, $2 clients: $((requests / seconds)) requests/s, per second of processor time" \
-        "$((requests * 100 / proxy)) of the proxy, $((requests * 100 / (proxy + backend))) with its backend," \
-        "p99$(sed -n 's/ *99%//p' "$dir/wrk")"
+        "$((requests * 100 / proxy)) of the proxy, $((requests * 100 / (proxy + backend))) with its backend, $(latency)"
+}
+check() { # that no request failed
+    if grep -E 'Non-2xx|Socket errors' "$dir/wrk"; then exit 1; fi
+}
+latency() { echo "p50$(sed -n 's/^ *50%//p' "$dir/wrk"), p99$(sed -n 's/^ *99%//p' "$dir/wrk")"; }
+measure_alone() { # a name, clients, a port
+    taskset -c "$core_of_others" wrk -t1 -c"$2" -d1 "http://127.0.0.1:$3/echo" >/dev/null
+    taskset -c "$core_of_others" wrk -t1 -c"$2" -d"$seconds" --latency "http://127.0.0.1:$3/echo" >"$dir/wrk"
+    check
+    echo "$1 with a core to itself, $2 clients: $(sed -n 's/Requests.sec: *\([0-9]*\).*/\1/p' "$dir/wrk") requests/s, $(latency)"
 }
 for round in $(seq "$rounds"); do
     echo "round $round"
     for clients in 64 512; do
         measure nginx "$clients" "$with_nginx" "$nginx_pid" "$http_pid"
         measure gateway "$clients" "$with_gateway" "$gateway_pid" "$iip_pid"
+        measure_alone nginx "$clients" "$alone_nginx"
+        measure_alone gateway "$clients" "$alone_gateway"
     done
 done
 for proxy in nginx gateway; do
