@@ -10,6 +10,7 @@ mod cancel;
 mod codecs;
 mod compression;
 mod connection_life;
+mod cooperation;
 mod deadline;
 mod described;
 mod errors;

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::task::coop::consume_budget;
 
 use self::balanced::Balanced;
 pub use self::builder::{CallOptions, ClientBuilder};
@@ -492,6 +493,8 @@ impl Client {
         started: Instant,
         deadline: Instant,
     ) -> Result<(Picked, Instant), CallError> {
+        // A task whose calls all fail here at once must still give other tasks their turn.
+        consume_budget().await;
         match &self.backends {
             Backends::Single(subchannel) => {
                 let connection = subchannel.make_connection(started, deadline).await?;

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use tokio::task::coop::consume_budget;
 
 use super::shared::Shared;
 use super::{Connection, Peer};
@@ -258,6 +259,7 @@ impl Call {
         take: impl FnOnce(&mut proto::Connection, &mut Slot) -> Option<(T, bool)>,
     ) -> Poll<Result<T, CallError>> {
         let Some(id) = self.id else {
+            ready!(poll_budget(cx));
             // A future that is polled after its end gets an error instead of a panic.
             let error = self.failed.take();
             let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
@@ -300,6 +302,7 @@ impl Call {
         cx: &Context<'_>,
     ) -> Poll<Result<Bytes, Result<Bytes, CallError>>> {
         let Some(id) = self.id else {
+            ready!(poll_budget(cx));
             let error = self.failed.take();
             let error = error.unwrap_or_else(|| CallError::not_sent(CallErrorKind::Closed));
             self.end_tracking(|| outcome_of(&error));
@@ -358,6 +361,12 @@ impl Future for Call {
             Poll::Pending => Poll::Pending,
         }
     }
+}
+
+/// Waits until the task may go on in this poll: a task that makes call after call, which all fail at
+/// once, must give other tasks their turn, and let its runtime shut down.
+fn poll_budget(cx: &Context<'_>) -> Poll<()> {
+    pin!(consume_budget()).poll(&mut Context::from_waker(cx.waker()))
 }
 
 impl Drop for Call {

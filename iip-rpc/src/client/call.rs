@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use iip_core::__rpc::{CallTimes, NotPicked, PickArgs, Picked, after, now, with_context};
 use iip_core::balance::Outcome as BackendOutcome;
 use iip_core::{Body, Call, Peer};
+use tokio::task::coop::consume_budget;
 
 use super::Client;
 use super::body::{CallBody, Failure, ReplyPart};
@@ -216,6 +217,8 @@ impl Client {
         let failed = attempts.outcome(failed);
         let metadata = &self.options.metadata;
         recent::failed_at_client(&self.core, method, metadata, &failed, times.started);
+        // A task whose calls all fail at once must still give other tasks their turn.
+        consume_budget().await;
         Err(failed.into())
     }
 

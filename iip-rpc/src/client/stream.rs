@@ -9,6 +9,7 @@ use iip_core::__rpc::{Picked, now};
 use iip_core::SendStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::task::coop::consume_budget;
 
 use super::Client;
 use super::body::{Failure, StreamBody, TypedBody, outcome};
@@ -318,6 +319,8 @@ impl Client {
         times: &mut Times,
         attempts: &mut Attempts,
     ) -> Result<Begun, Status> {
+        // A task whose calls all fail at once must still give other tasks their turn.
+        consume_budget().await;
         let method = spec.method;
         let args = || self.pick_args(method, attempts);
         let picked = match self.core.pick(times.start.connected, args) {
