@@ -12,6 +12,7 @@ pub(crate) use self::go::with_long_options;
 use crate::complete;
 use crate::connection::ConnectArgs;
 use crate::output::OutputArgs;
+use crate::typescript::TsArgs;
 
 /// The command line for IIP services.
 ///
@@ -213,6 +214,7 @@ pub(crate) enum GenCommand {
         #[arg(add = ArgValueCompleter::new(complete::services))]
         service: Option<String>,
     },
+    Ts(TsArgs),
 }
 
 /// Ask for the health of a server or a service; exit with 1 unless it is serving.

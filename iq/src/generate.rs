@@ -1,4 +1,4 @@
-//! `iq gen`: documents from the descriptions of services.
+//! `iq gen`: documents and clients from the descriptions of services.
 
 use iip_rpc::schema::Description;
 use iip_rpc::schema::openapi::OpenApi;
@@ -8,11 +8,14 @@ use crate::args::GenCommand;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
-use crate::services;
+use crate::{services, typescript};
 
-/// Generates a document.
+/// Generates a document or a client.
 pub(crate) async fn run(command: &GenCommand, connect: &ConnectArgs, output: &Output) -> Outcome {
-    let GenCommand::Openapi { target, service } = command;
+    let (target, service) = match command {
+        GenCommand::Openapi { target, service } => (target, service),
+        GenCommand::Ts(args) => return typescript::run(args, connect, output).await,
+    };
     let all = services::at(target, connect, output).await?;
     match service {
         None => openapi(&all, output),

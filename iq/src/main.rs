@@ -21,6 +21,7 @@ mod schema;
 mod services;
 mod stats;
 mod time;
+mod typescript;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -8,9 +8,12 @@ use crate::types::{Definition, Shape, Tagging, Type, Types, VariantShape};
 pub(super) type Edges<'a> = BTreeSet<(&'a str, &'a str)>;
 
 /// The references without which no type contains itself at the same place of a value, or within
-/// what is merged into it. A schema that followed them would be infinite, or would make validators
-/// recurse without end.
-pub(super) fn circular(types: &Types) -> Edges<'_> {
+/// what is merged into it: pairs of the names of the type that refers and of the other one.
+///
+/// A schema that followed them would be infinite, or would make validators recurse without end, and
+/// languages with aliases of types refuse them.
+#[must_use]
+pub fn circular(types: &Types) -> BTreeSet<(&str, &str)> {
     #[derive(PartialEq)]
     enum State {
         Open,

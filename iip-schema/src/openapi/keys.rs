@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::problem;
 use crate::description::Description;
 use crate::types::{Definition, Type};
 
@@ -66,6 +67,13 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
+    /// The keys in a document of these services, which are not that of the schema of problems.
+    pub(super) fn of_document(services: &[&'a Description]) -> Self {
+        let mut unique = Unique::default();
+        unique.claim(problem::SCHEMA);
+        Self::new(services, unique)
+    }
+
     /// A type that two services describe alike, with all that it refers to, gets one key. Of types
     /// of one name that differ, the first gets its name as its key, and others that of the service
     /// before it.
@@ -100,6 +108,11 @@ impl<'a> Keys<'a> {
             }
         }
         Self { keys, owned }
+    }
+
+    /// The keys of the types of all services, in the order of the services.
+    pub(super) fn into_all(self) -> Vec<BTreeMap<&'a str, String>> {
+        self.keys
     }
 
     /// The keys of the types of the service at this place.

@@ -33,13 +33,16 @@ mod operation;
 mod problem;
 mod schema;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
-use self::keys::{Keys, Unique};
+use self::keys::Keys;
 use self::operation::Operations;
 use self::schema::{Schemas, Tally};
 use crate::description::Description;
 
+pub use self::graph::circular;
 pub use self::http::{QueryError, accepts_get, http_path, query_arguments};
 
 const MAX_NODES: usize = 100_000;
@@ -138,12 +141,10 @@ impl<'a> OpenApi<'a> {
     #[must_use]
     pub fn build(&self) -> Value {
         let tally = Tally::new(self.max_nodes, self.int64_as_text);
-        let mut keys = Unique::default();
-        let problem = keys.claim(problem::SCHEMA);
-        let keys = Keys::new(&self.services, keys);
+        let keys = Keys::of_document(&self.services);
 
         let mut components = Map::new();
-        components.insert(problem, problem::schema());
+        components.insert(problem::SCHEMA.to_owned(), problem::schema());
         let mut operations = Operations::default();
         let mut tags = Vec::new();
         for (place, service) in self.services.iter().enumerate() {
@@ -198,6 +199,14 @@ impl<'a> OpenApi<'a> {
         document.sort_all_objects();
         document
     }
+}
+
+/// The keys of the types of each service among the components of a document of these services.
+///
+/// A type that several services describe alike has one key. Other types have keys that differ.
+#[must_use]
+pub fn component_keys<'a>(services: &[&'a Description]) -> Vec<BTreeMap<&'a str, String>> {
+    Keys::of_document(services).into_all()
 }
 
 fn tag(service: &Description) -> Value {
