@@ -119,6 +119,27 @@ impl Layout {
         }
     }
 
+    /// Puts types that hold together in parentheses, for a place among others.
+    pub(super) fn parenthesize(&mut self) {
+        if let Self::Intersection(_) = self {
+            let inner = std::mem::replace(self, text(""));
+            *self = Self::Concat(vec![text("("), inner, text(")")]);
+        }
+    }
+
+    /// Adds the head of a function: its parameters have lines of their own unless all fits.
+    pub(super) fn write_head(&self, result: &Self, out: &mut String, indent: usize) {
+        let head = Self::Concat(vec![self.clone(), result.clone()]);
+        let fits = head
+            .flat()
+            .is_some_and(|flat| indent + flat.len() + " {".len() <= WIDTH);
+        match self {
+            Self::Group(group) if !fits => group.write_broken(out, indent, 0),
+            whole => whole.write(out, indent, 0),
+        }
+        result.write(out, indent, " {".len());
+    }
+
     /// Adds an object type with a line for each member.
     pub(super) fn write_open(&self, out: &mut String) {
         match self {

@@ -16,12 +16,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
-use iip_rpc::schema::Description;
 use iip_rpc::schema::openapi::component_keys;
+use iip_rpc::schema::{Description, Method};
 use serde_json::json;
 
 use self::layout::object;
-use self::readers::Readers;
+use self::readers::{Readers, reached};
 use self::service::Writer;
 use self::text::{Unique, line, type_name};
 use self::types::{At, Named};
@@ -104,7 +104,10 @@ fn generate(services: &[&Description]) -> (String, Vec<String>) {
             named: &named,
             readers: &readers,
         };
-        for (name, definition) in service.types.iter() {
+        let sent = service.methods.iter().flat_map(Method::parts).collect();
+        let used = reached(&service.types, sent);
+        let used = service.types.iter().filter(|(name, _)| used.contains(name));
+        for (name, definition) in used {
             let own = named.name(name, At::default()).unwrap_or_default();
             if written.insert(own.to_owned()) {
                 types.push('\n');

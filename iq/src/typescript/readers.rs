@@ -85,7 +85,8 @@ impl<'a> Readers<'a> {
             Type::Tuple(types) => return self.tuple(types, all, at),
             Type::ByFormat { readable, .. } => return self.ty(readable, all, at.same()),
             Type::Named(name) => {
-                let has_one = self.needed.contains(&**name) || self.recognized.contains(&**name);
+                let has_one =
+                    self.needed.contains(&**name) || (all && self.recognized.contains(&**name));
                 match self.named.name(name, at).filter(|_| has_one) {
                     Some(name) => return Some(call("named", vec![text(literal(name))])),
                     None => "read.any",
@@ -305,10 +306,10 @@ fn or_any(reader: Option<Layout>) -> Layout {
     reader.unwrap_or_else(|| text("read.any"))
 }
 
-/// The types that a definition has in JSON, without keys of maps.
-fn in_json(definition: &Definition) -> Vec<&Type> {
+/// These types and those within them that JSON has, without keys of maps. Named types are not
+/// followed.
+fn in_json<'a>(mut pending: Vec<&'a Type>) -> Vec<&'a Type> {
     let mut all = Vec::new();
-    let mut pending = definition.parts();
     while let Some(ty) = pending.pop() {
         all.push(ty);
         match ty {
@@ -330,7 +331,7 @@ fn needed(types: &Types) -> BTreeSet<&str> {
             _ => false,
         };
         let mut is_needed = other;
-        for ty in in_json(definition) {
+        for ty in in_json(definition.parts()) {
             is_needed |= match ty {
                 Type::Named(used) => {
                     users.entry(used).or_default().push(name);
@@ -353,29 +354,29 @@ fn needed(types: &Types) -> BTreeSet<&str> {
 
 /// The types within untagged variants of the enums among those that are needed.
 fn recognized<'a>(types: &'a Types, needed: &BTreeSet<&str>) -> BTreeSet<&'a str> {
-    let mut pending: Vec<&str> = Vec::new();
+    let mut within = Vec::new();
     for (_, definition) in types.iter().filter(|(name, _)| needed.contains(name)) {
         if let Shape::Enum(shape) = &definition.shape {
             let is_untagged = |one: &Variant| one.untagged || shape.tagging == Tagging::Untagged;
             if shape.variants.iter().any(is_untagged) {
-                pending.extend(names_in(definition));
+                within.extend(definition.parts());
             }
         }
     }
-    let mut recognized = BTreeSet::new();
-    while let Some(name) = pending.pop() {
-        if let Some(definition) = types.get(name)
-            && recognized.insert(name)
-        {
-            pending.extend(names_in(definition));
-        }
-    }
-    recognized
+    reached(types, within)
 }
 
-fn names_in(definition: &Definition) -> impl Iterator<Item = &str> {
-    in_json(definition).into_iter().filter_map(|ty| match ty {
-        Type::Named(name) => Some(&**name),
-        _ => None,
-    })
+/// The names of types that values of these types have within them in JSON.
+pub(super) fn reached<'a>(types: &'a Types, from: Vec<&'a Type>) -> BTreeSet<&'a str> {
+    let mut pending = in_json(from);
+    let mut reached = BTreeSet::new();
+    while let Some(ty) = pending.pop() {
+        if let Type::Named(name) = ty
+            && let Some(definition) = types.get(name)
+            && reached.insert(&**name)
+        {
+            pending.extend(in_json(definition.parts()));
+        }
+    }
+    reached
 }

@@ -83,8 +83,8 @@ impl<'a> Writer<'a> {
         let mut parameters: Vec<Layout> = sent.iter().map(|(_, of)| of.clone()).collect();
         parameters.push(text(options));
         let open = format!("{asynchronous}{}(", key(name));
-        let signature = Layout::Concat(vec![list(open, parameters, ")"), text(": "), result]);
-        signature.write(out, 2, 2);
+        let result = Layout::Concat(vec![text(": "), result]);
+        list(open, parameters, ")").write_head(&result, out, 2);
         out.push_str(" {\n    ");
         let mut args = vec![self.target(path, method, binary)];
         let has_no_args = sent.first().is_none_or(|(name, _)| *name != "args");
@@ -118,7 +118,7 @@ impl<'a> Writer<'a> {
                 within("AsyncIterable<", result(), ">")
             }
             MethodKind::Subscription => within("AsyncIterable<Update<", result(), ">>"),
-            _ if method.result == Type::Unit => text("Promise<null>"),
+            _ if method.result == Type::Unit => text("Promise<void>"),
             _ => within("Promise<", result(), ">"),
         }
     }

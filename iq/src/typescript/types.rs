@@ -309,6 +309,9 @@ pub(super) fn union(items: impl IntoIterator<Item = Item>) -> Layout {
     match all.len() {
         0 => text("never"),
         1 if all.iter().all(|only| only.doc.is_empty()) => all.swap_remove(0).layout,
-        _ => Layout::Union(all),
+        _ => {
+            all.iter_mut().for_each(|item| item.layout.parenthesize());
+            Layout::Union(all)
+        }
     }
 }
