@@ -98,6 +98,7 @@ pub struct Structs {
 
 /// A part of a list.
 #[derive(Debug, Serialize, Deserialize, Schema)]
+#[serde(deny_unknown_fields)]
 pub struct Page<T> {
     items: Vec<T>,
     next: Option<u64>,
@@ -105,7 +106,6 @@ pub struct Page<T> {
 
 /// Settings of serde.
 #[derive(Debug, Serialize, Deserialize, Schema)]
-#[serde(deny_unknown_fields)]
 pub struct Settings {
     #[serde(rename = "article-no", alias = "article")]
     article: String,

@@ -18,3 +18,4 @@ mod streams;
 mod targets;
 #[cfg(feature = "tls")]
 mod tls;
+mod typescript;

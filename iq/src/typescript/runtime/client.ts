@@ -39,7 +39,7 @@ class Client {
     args: unknown,
     options: CallOptions = {},
   ): Promise<T> {
-    const body = write(args);
+    const body = this.#write(args);
     const bytes = await this.#single(method, JSON_TYPE, body, options);
     return parse(UTF8.decode(bytes), method.result);
   }
@@ -49,7 +49,7 @@ class Client {
     args: unknown,
     options: CallOptions = {},
   ): Promise<void> {
-    await this.#single(method, JSON_TYPE, write(args), options);
+    await this.#single(method, JSON_TYPE, this.#write(args), options);
   }
 
   async binary(
@@ -66,7 +66,7 @@ class Client {
     messages: Messages<unknown>,
     options: CallOptions = {},
   ): Promise<T> {
-    const upload = new Upload(args, messages);
+    const upload = this.#upload(args, messages);
     try {
       const body = await this.#uploadBody(upload);
       const bytes = await this.#single(method, NDJSON, body, options);
@@ -83,7 +83,7 @@ class Client {
     args: unknown,
     options: CallOptions = {},
   ): AsyncGenerator<T, void, undefined> {
-    yield* this.#stream<T>(method, JSON_TYPE, write(args), options);
+    yield* this.#stream<T>(method, JSON_TYPE, this.#write(args), options);
   }
 
   async *bidirectional<T>(
@@ -92,7 +92,7 @@ class Client {
     messages: Messages<unknown>,
     options: CallOptions = {},
   ): AsyncGenerator<T, void, undefined> {
-    const upload = new Upload(args, messages);
+    const upload = this.#upload(args, messages);
     try {
       const body = await this.#uploadBody(upload);
       yield* this.#stream<T>(method, NDJSON, body, options);
@@ -110,7 +110,7 @@ class Client {
   ): AsyncGenerator<Update<T>, void, undefined> {
     const { signal, timeout } = options;
     const end = timeout === undefined ? undefined : Date.now() + timeout;
-    const body = write(args);
+    const body = this.#write(args);
     let position = options.resume;
     let isFirst = true;
     let attempts = 0;
@@ -267,6 +267,14 @@ class Client {
         if (event.data.length > this.#maxLength) throw tooLong();
       }
     }
+  }
+
+  #write(value: unknown): string {
+    return write(value, this.#options.int64 === "string" ? '"' : "");
+  }
+
+  #upload(args: unknown, messages: Messages<unknown>): Upload {
+    return new Upload(args, messages, (value) => this.#write(value));
   }
 
   /** The body of an upload: a stream, or all of it if there is no way to send one. */

@@ -71,13 +71,19 @@ class Scope {
 class Upload {
   readonly #args: unknown;
   readonly #messages: AsyncIterator<unknown> | Iterator<unknown>;
+  readonly #write: (value: unknown) => string;
   #hasBegun = false;
   #isDone = false;
   /** What the caller's messages have failed with. */
   failure: { cause: unknown } | undefined;
 
-  constructor(args: unknown, messages: Messages<unknown>) {
+  constructor(
+    args: unknown,
+    messages: Messages<unknown>,
+    write: (value: unknown) => string,
+  ) {
     this.#args = args;
+    this.#write = write;
     this.#messages =
       Symbol.asyncIterator in messages
         ? messages[Symbol.asyncIterator]()
@@ -88,10 +94,10 @@ class Upload {
     try {
       if (!this.#hasBegun && this.#args !== undefined) {
         this.#hasBegun = true;
-        return `${write(this.#args)}\n`;
+        return `${this.#write(this.#args)}\n`;
       }
       const next = await this.#messages.next();
-      if (!next.done) return `${write(next.value)}\n`;
+      if (!next.done) return `${this.#write(next.value)}\n`;
       this.#isDone = true;
       return undefined;
     } catch (cause) {
@@ -220,19 +226,30 @@ function problem(
     return new RpcError(code, message, { retryable, status });
   }
   const seconds = headers.get("retry-after");
-  const hasOwn = Object.hasOwn(body, "error");
-  const own = hasOwn && errorType !== undefined;
-  const error = own ? parse(body.error, read.named(errorType)) : body.error;
   return new RpcError(body.code, String(body.detail), {
     executed: body.executed,
     retryable: body.retryable === true,
     retryAfter: seconds ? 1000 * Number(seconds) || 0 : undefined,
     status: body.status,
     traceId: body.trace_id,
-    errorType: own ? errorType : undefined,
-    error,
+    ...typed(body.error, errorType),
     variant: body.variant,
   });
+}
+
+/** A method's own error with its type, unless it is not of that. */
+function typed(
+  error: any,
+  errorType: string | undefined,
+): Pick<RpcError, "error" | "errorType"> {
+  if (error !== undefined && errorType !== undefined) {
+    try {
+      return { error: read.named(errorType).read(error), errorType };
+    } catch {
+      // It is of another build.
+    }
+  }
+  return { error, errorType: undefined };
 }
 
 /** The body of a reply. */

@@ -19,6 +19,11 @@ export interface ClientOptions {
    * where `fetch` can; in a browser that is so for `https:` only.
    */
   upload?: "stream" | "buffer";
+  /**
+   * The `json_int64` of the gateway. Default: `number`, with which any gateway
+   * reads integers of 64 bits. It reads larger ones only in its own form.
+   */
+  int64?: "number" | "string";
   /** The maximum length of a message from the gateway. Default: 16 Mi. */
   maxMessageLength?: number;
 }

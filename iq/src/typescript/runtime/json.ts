@@ -1,6 +1,12 @@
-/** JSON of a value. Unlike `JSON.stringify`, it writes each `bigint` as a number. */
-function write(value: unknown): string {
-  if (typeof value === "bigint") return value.toString();
+/**
+ * JSON of a value. Unlike `JSON.stringify`, it writes each `bigint`; `quote` is
+ * around those of more than 64 bits.
+ */
+function write(value: unknown, quote: string): string {
+  if (typeof value === "bigint") {
+    const isWide = value < -(2n ** 63n) || value >= 2n ** 64n;
+    return isWide ? quote + value.toString() + quote : value.toString();
+  }
   if (typeof value === "number" && !Number.isFinite(value)) {
     throw new TypeError(`${value} has no form in JSON`);
   }
@@ -10,13 +16,15 @@ function write(value: unknown): string {
     throw new TypeError(`a ${typeof value} has no form in JSON`);
   }
   if (value instanceof Uint8Array) return `[${value.join(",")}]`;
-  if (Array.isArray(value)) return `[${value.map(write).join(",")}]`;
+  if (Array.isArray(value)) {
+    return `[${value.map((item) => write(item, quote)).join(",")}]`;
+  }
   if ("toJSON" in value && typeof value.toJSON === "function") {
-    return write(value.toJSON());
+    return write(value.toJSON(), quote);
   }
   const members = Object.entries(value).filter(([, of]) => of !== undefined);
   const texts = members.map(
-    ([key, of]) => `${JSON.stringify(key)}:${write(of)}`,
+    ([key, of]) => `${JSON.stringify(key)}:${write(of, quote)}`,
   );
   return `{${texts.join(",")}}`;
 }

@@ -1,7 +1,7 @@
-/** Reads the JSON of a value, or a value of JSON, as what the gateway means. */
-function parse(json: unknown, reader: Reader): any {
+/** Reads JSON as a value of a type. */
+function parse(json: string, reader: Reader): any {
   try {
-    return reader.read(typeof json === "string" ? readJson(json) : json);
+    return reader.read(readJson(json));
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     const text = `the reply does not fit the description: ${reason}`;
