@@ -86,6 +86,14 @@ async fn services_methods_and_arguments_come_from_the_live_server() {
         )
         .await;
         assert_eq!(fields, ["colour="], "{shell}");
+        // No option is among them, so that the shell adds what all of them begin with.
+        let none = complete(
+            &home,
+            shell,
+            &["iq", "call", target, "shop.Orders.find", ""],
+        )
+        .await;
+        assert_eq!(none, ["id=", "detailed="], "{shell}");
     }
     for shell in ["fish", "zsh"] {
         let words = ["iq", "call", target, "shop.Orders.place", "{\"id\":7,\"co"];

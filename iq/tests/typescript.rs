@@ -16,7 +16,7 @@ async fn a_client_has_the_types_and_methods_of_the_server() {
         "export type Colour = \"Red\" | \"Green\";\n",
         "/** What is ordered. */\nexport interface Order {\n  /** Its number. */\n  id: bigint;\n  \
          colour: Colour;\n  tags?: string[];\n  note?: string | null;\n}\n",
-        "  | { SoldOut: { day: number } }\n",
+        "export type OrderError = { SoldOut: { day: number } } | { Rpc: Status };\n",
         "export function asOrderError(error: unknown): OrderError | undefined {\n",
         "/**\n * Takes orders.\n *\n * And tells about them.\n */\nexport class OrdersClient {\n",
         "   * The timeout is 5000 ms unless an option sets another.\n",

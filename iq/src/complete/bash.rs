@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap_complete::engine;
 use clap_complete::env::EnvCompleter;
+
+use super::adapter::candidates;
 
 /// bash, with words as the program gets them.
 pub(super) struct Bash;
@@ -61,18 +62,8 @@ complete -o bashdefault -F _iq_complete {bin}"#
         let index = std::env::var("_CLAP_COMPLETE_INDEX");
         let index = index.ok().and_then(|index| index.parse().ok()).unwrap_or(0);
         let joined = joined(&args, index);
-        let is_empty = joined.words[joined.index].is_empty();
-        let candidates = engine::complete(cmd, joined.words, joined.index, current_dir)?;
-        let values = candidates
-            .iter()
-            .map(|one| one.get_value().to_string_lossy());
-        let (options, mut values): (Vec<_>, Vec<_>) =
-            values.partition(|value| value.starts_with('-'));
-        // Options follow a dash, unless there is nothing else.
-        if values.is_empty() || !is_empty {
-            values.extend(options);
-        }
-        for value in values {
+        for candidate in candidates(cmd, joined.words, joined.index, current_dir)? {
+            let value = candidate.get_value().to_string_lossy();
             // bash replaces what follows the last break only.
             if let Some(rest) = value.strip_prefix(&joined.replaced) {
                 writeln!(buf, "{rest}")?;

@@ -3,8 +3,10 @@
 //! A shell runs the program with the variable `COMPLETE` and the words of the line. Nothing of this
 //! prints an error: a completion that fails offers nothing.
 
+mod adapter;
 mod bash;
 mod cache;
+mod fish;
 mod json;
 mod live;
 mod words;
@@ -15,11 +17,12 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::engine::{CompletionCandidate, ValueCompleter};
-use clap_complete::env::{Elvish, Fish, Powershell, Shells};
+use clap_complete::env::{Elvish, Powershell, Shells};
 use clap_complete::{CompleteEnv, PathCompleter};
 use iip_rpc::schema::Description;
 
 use self::bash::Bash;
+use self::fish::Fish;
 use self::zsh::Zsh;
 use crate::args::Cli;
 use crate::connection::ConnectArgs;

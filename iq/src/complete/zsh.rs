@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap_complete::engine;
 use clap_complete::env::EnvCompleter;
+
+use super::adapter::{candidates, write_lines};
 
 /// zsh, without a space where a value follows.
 pub(super) struct Zsh;
@@ -72,14 +73,6 @@ compdef _iq_complete {bin}"#
         if args.len() == index {
             args.push(OsString::new());
         }
-        for candidate in engine::complete(cmd, args, index, current_dir)? {
-            let value = candidate.get_value().to_string_lossy();
-            let help = candidate.get_help().map(ToString::to_string);
-            match help.as_deref().and_then(|help| help.lines().next()) {
-                Some(help) => writeln!(buf, "{value}\t{help}")?,
-                None => writeln!(buf, "{value}")?,
-            }
-        }
-        Ok(())
+        write_lines(&candidates(cmd, args, index, current_dir)?, buf)
     }
 }

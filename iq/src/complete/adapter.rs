@@ -1,0 +1,40 @@
+//! What the adapters of the shells have in common.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap_complete::engine::{self, CompletionCandidate};
+
+/// The candidates for the word at `index`. Options are among them if the word has begun, or if there
+/// is nothing else: they would keep a shell from adding what the other candidates begin with.
+pub(super) fn candidates(
+    cmd: &mut clap::Command,
+    args: Vec<OsString>,
+    index: usize,
+    current_dir: Option<&Path>,
+) -> io::Result<Vec<CompletionCandidate>> {
+    let is_empty = args.get(index).is_none_or(|word| word.is_empty());
+    let all = engine::complete(cmd, args, index, current_dir)?;
+    let is_option = |one: &CompletionCandidate| one.get_value().to_string_lossy().starts_with('-');
+    if !is_empty || all.iter().all(is_option) {
+        return Ok(all);
+    }
+    Ok(all.into_iter().filter(|one| !is_option(one)).collect())
+}
+
+/// Writes a line for each candidate: its value, and what it means after a tab.
+pub(super) fn write_lines(
+    candidates: &[CompletionCandidate],
+    buf: &mut dyn Write,
+) -> io::Result<()> {
+    for candidate in candidates {
+        let value = candidate.get_value().to_string_lossy();
+        let help = candidate.get_help().map(ToString::to_string);
+        match help.as_deref().and_then(|help| help.lines().next()) {
+            Some(help) => writeln!(buf, "{value}\t{help}")?,
+            None => writeln!(buf, "{value}")?,
+        }
+    }
+    Ok(())
+}
