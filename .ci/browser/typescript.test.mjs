@@ -2,14 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:http2';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { gateway, place, shop } from './shop.mjs';
-import { built, serve, start, until } from './support.mjs';
+import { browser, built, open, serve, start, until } from './support.mjs';
 
 const FOLDER = new URL('typescript/', import.meta.url).pathname;
 const GENERATED = join(FOLDER, 'generated');
@@ -64,6 +64,9 @@ before(async t => {
         await generate(await types(servers), 'types');
         await generate(await shop(servers), 'shop');
         await generate(join(FOLDER, 'hostile.schema.json'), 'hostile');
+        const guide = readFileSync(new URL('../../docs/guide/typescript.md', import.meta.url), 'utf8');
+        const snippets = [...guide.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, snippet]) => snippet);
+        writeFileSync(join(GENERATED, 'guide.ts'), snippets.join('\n'));
     } finally {
         for (const end of ends) await end();
     }
@@ -357,6 +360,35 @@ test('the shop of the examples is called', async t => {
     assert.equal(await client.import([order, order]), 2);
     await client.seen({ article: 'bread' });
     await until('the view', async () => await client.views({ article: 'bread' }) === 1);
+});
+
+test('a page of another origin makes calls of each kind', async t => {
+    const module = readFileSync(join(GENERATED, 'built/generated/types.js'));
+    const origin = await serve(t, (request, response) => {
+        const isModule = request.url === '/types.js';
+        response.setHeader('content-type', isModule ? 'text/javascript' : 'text/html');
+        response.end(isModule ? module : '<!doctype html><link rel=icon href=data:,>');
+    });
+    const { url } = await gateway(t, await types(t), { options: `origins = ["${origin}"]` });
+    const page = await open(t, await browser(t), origin, { allow: [/status of 500/] });
+    const seen = await page.evaluate(async url => {
+        const { asTrouble, CallsClient, EchoClient } = await import('/types.js');
+        const [calls, echo] = [new CallsClient({ baseUrl: url }), new EchoClient({ baseUrl: url, timeout: 5000 })];
+        const { value } = await (async () => {
+            for await (const update of calls.watch({ resume: '1.1' })) {
+                if (update.kind === 'value') return update;
+                await calls.publish({ number: 7n });
+            }
+        })();
+        const counted = [];
+        for await (const number of calls.count({ count: 2 })) counted.push(String(number));
+        const error = await calls.fail({ how: 'sold out' }).catch(asTrouble);
+        const sum = await calls.sum({ factor: 2n }, [1n, 2n]);
+        const largest = await echo.largest({ value: 2n ** 64n - 1n });
+        return [largest, value, sum, error.SoldOut.until, ...counted].map(String);
+    }, url);
+    const largest = String(values.U64);
+    assert.deepEqual(seen, [largest, '7', '6', largest, largest, String(values.U64 - 1n)]);
 });
 
 test('the file is the same each time', async t => {
