@@ -76,8 +76,8 @@ before(async t => {
     );
 });
 
-for (const int64 of ['number', 'string']) {
-    test(`values of every type make the round trip, with integers as ${int64}`, async t => {
+test('values of every type make the round trip, with integers as numbers and as texts', async t => {
+    for (const int64 of ['number', 'string']) {
         const { echo, url } = await started(t, { options: `json_int64 = "${int64}"` }, { int64 });
         for (const [name, value] of Object.entries(values)) {
             if (typeof echo[name] === 'function') assert.deepEqual(await echo[name]({ value }), value, name);
@@ -88,10 +88,10 @@ for (const int64 of ['number', 'string']) {
         assert.equal(await echo.optional(), null);
         assert.equal(await echo.optional({ value: 0n }), 0n);
         assert.equal(await echo.then_({ value: 7 }), 7);
-        assert.deepEqual(await echo.delete({ value: [{ items: [null, values.tree], next: 1n }] }),
-            [{ items: [null, values.tree], next: 1n }]);
-    });
-}
+        const pages = [{ items: [null, values.tree], next: 1n }];
+        assert.deepEqual(await echo.delete({ value: pages }), pages);
+    }
+});
 
 test('what serde leaves out or reads in another way is as Rust has it', async t => {
     const { echo, url } = await started(t);

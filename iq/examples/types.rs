@@ -2,7 +2,11 @@
 //!
 //! Run: `cargo run -p iq --example types [ADDRESS]`. Prints: where it listens. Ends on ctrl-c.
 
-#![allow(missing_docs, reason = "the types have nothing but a form")]
+#![allow(
+    missing_docs,
+    clippy::missing_errors_doc,
+    reason = "the types have nothing but a form"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

@@ -204,6 +204,23 @@ impl<'a> OpenApi<'a> {
 /// The keys of the types of each service among the components of a document of these services.
 ///
 /// A type that several services describe alike has one key. Other types have keys that differ.
+///
+/// ```
+/// use iip_schema::openapi::component_keys;
+/// use iip_schema::{Definition, Description, Shape, Type};
+///
+/// let service = |name, of| {
+///     let mut service = Description::new(name);
+///     let definition = Definition::new(Shape::Newtype(of));
+///     service.types.insert("Id", definition);
+///     service
+/// };
+/// let (a, b) = (service("A", Type::U64), service("B", Type::U64));
+/// let c = service("C", Type::Text);
+/// let keys = component_keys(&[&a, &b, &c]);
+/// let of_id = keys.iter().map(|keys| &*keys["Id"]);
+/// assert_eq!(of_id.collect::<Vec<_>>(), ["Id", "Id", "C.Id"]);
+/// ```
 #[must_use]
 pub fn component_keys<'a>(services: &[&'a Description]) -> Vec<BTreeMap<&'a str, String>> {
     Keys::of_document(services).into_all()

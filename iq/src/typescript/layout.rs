@@ -115,7 +115,7 @@ impl Layout {
                     item.layout.write(out, indent + 4, after);
                 }
             }
-            Self::Group(group) => group.write_broken(out, indent, after),
+            Self::Group(group) => group.write_broken(out, indent),
         }
     }
 
@@ -134,7 +134,7 @@ impl Layout {
             .flat()
             .is_some_and(|flat| indent + flat.len() + " {".len() <= WIDTH);
         match self {
-            Self::Group(group) if !fits => group.write_broken(out, indent, 0),
+            Self::Group(group) if !fits => group.write_broken(out, indent),
             whole => whole.write(out, indent, 0),
         }
         result.write(out, indent, " {".len());
@@ -143,7 +143,7 @@ impl Layout {
     /// Adds an object type with a line for each member.
     pub(super) fn write_open(&self, out: &mut String) {
         match self {
-            Self::Group(group) => group.write_broken(out, 0, 0),
+            Self::Group(group) => group.write_broken(out, 0),
             other => other.write(out, 0, 0),
         }
     }
@@ -161,7 +161,7 @@ impl Group {
         Some(format!("{}{space}{items}{space}{}", self.open, self.close))
     }
 
-    fn write_broken(&self, out: &mut String, indent: usize, after: usize) {
+    fn write_broken(&self, out: &mut String, indent: usize) {
         out.push_str(&self.open);
         if self.items.is_empty() {
             out.push_str(&self.close);
@@ -172,7 +172,7 @@ impl Group {
                 out.push_str(&item);
                 out.push_str(", ");
             }
-            last.write(out, indent, after + self.close.len());
+            last.write_broken(out, indent);
             out.push_str(&self.close);
             return;
         }
@@ -188,7 +188,7 @@ impl Group {
 
     /// The last argument of a call, if it is the only one that is an object: it begins on the line
     /// of the others.
-    fn hugged(&self) -> Option<(&Group, Vec<String>)> {
+    fn hugged(&self) -> Option<(&Self, Vec<String>)> {
         let (last, before) = self.items.split_last()?;
         let Layout::Group(group) = &last.layout else {
             return None;
@@ -200,10 +200,6 @@ impl Group {
         });
         let before = before.collect::<Option<Vec<String>>>()?;
         is_call.then_some((group, before))
-    }
-
-    fn write(&self, out: &mut String, indent: usize, after: usize) {
-        self.write_broken(out, indent, after);
     }
 }
 

@@ -120,6 +120,9 @@ fn generate(services: &[&Description]) -> (String, Vec<String>) {
             let both = both.map(|error| writer.error_name(error.as_ref()));
             errors.extend(both.into_iter().flatten().map(str::to_owned));
         }
+        if named.is_full() {
+            left_out.push(format!("{}: some of its many types", service.service));
+        }
         let class = service.service.rsplit('.').next().unwrap_or_default();
         let class = names.claim(format!("{}Client", type_name(class)));
         classes.push_str(&writer.class(&class, service, &mut left_out));

@@ -62,6 +62,10 @@ impl Object {
         at: At<'a>,
     ) {
         for field in fields {
+            if !types.take(field.name.len() + field.doc.len()) {
+                self.open();
+                return;
+            }
             let optional = optional || field.read_only || field.write_only;
             if field.flatten {
                 self.merge(types, &field.ty, optional, at.same());

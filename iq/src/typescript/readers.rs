@@ -69,7 +69,7 @@ impl<'a> Readers<'a> {
 
     /// The reader of a type; `None` if it needs none. `all`: every type has one.
     fn ty(&self, ty: &'a Type, all: bool, at: At<'a>) -> Option<Layout> {
-        if at.is_too_deep() {
+        if at.is_too_deep() || !self.named.take(0) {
             return all.then(|| text("read.any"));
         }
         let within = |name: &str, of: Option<Layout>| Some(call(name, vec![of?]));
@@ -119,7 +119,7 @@ impl<'a> Readers<'a> {
 
     fn add_fields(&self, parts: &mut Parts, fields: &'a [Field], all: bool, at: At<'a>) {
         for field in fields.iter().filter(|field| !field.flatten) {
-            if !parts.names.insert(field.name.clone()) {
+            if !self.named.take(field.name.len()) || !parts.names.insert(field.name.clone()) {
                 continue;
             }
             let Some(reader) = self.ty(&field.ty, all, at.below()) else {
@@ -308,7 +308,7 @@ fn or_any(reader: Option<Layout>) -> Layout {
 
 /// These types and those within them that JSON has, without keys of maps. Named types are not
 /// followed.
-fn in_json<'a>(mut pending: Vec<&'a Type>) -> Vec<&'a Type> {
+fn in_json(mut pending: Vec<&Type>) -> Vec<&Type> {
     let mut all = Vec::new();
     while let Some(ty) = pending.pop() {
         all.push(ty);

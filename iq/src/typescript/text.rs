@@ -1,6 +1,6 @@
 //! Texts of a description in TypeScript. They may come from a hostile server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iip_core::Printable;
 use serde_json::Value;
@@ -112,23 +112,34 @@ fn push_word(name: &mut String, word: &str) {
 
 /// Names of which no two are equal.
 #[derive(Debug, Default)]
-pub(super) struct Unique(BTreeSet<String>);
+pub(super) struct Unique {
+    taken: BTreeSet<String>,
+    /// The number that was last tried for a name.
+    numbers: BTreeMap<String, u64>,
+}
 
 impl Unique {
     /// Names other than those that are taken already.
     pub(super) fn without(taken: impl IntoIterator<Item = String>) -> Self {
-        Self(taken.into_iter().collect())
+        Self {
+            taken: taken.into_iter().collect(),
+            numbers: BTreeMap::new(),
+        }
     }
 
     /// The name, with a number if it is taken.
     pub(super) fn claim(&mut self, name: String) -> String {
-        let mut claimed = name.clone();
-        let mut number = 1_u64;
-        while !self.0.insert(claimed.clone()) {
-            number += 1;
-            claimed = format!("{name}{number}");
+        if self.taken.insert(name.clone()) {
+            return name;
         }
-        claimed
+        let number = self.numbers.entry(name.clone()).or_insert(1);
+        loop {
+            *number += 1;
+            let claimed = format!("{name}{number}");
+            if self.taken.insert(claimed.clone()) {
+                return claimed;
+            }
+        }
     }
 }
 

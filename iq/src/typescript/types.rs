@@ -1,5 +1,6 @@
 //! The types of a service.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use iip_rpc::schema::openapi::circular;
@@ -14,8 +15,16 @@ use super::text::{comment, key, literal};
 /// The depth to which types within types are followed.
 const MAX_DEPTH: usize = 32;
 
-/// The longest array that is a tuple.
+/// The longest array that is a tuple, and the length of the text up to which it is one.
 const MAX_TUPLE: u64 = 8;
+const MAX_TUPLE_TEXT: usize = 80;
+
+/// The number of parts of all types of a service. What is merged into several types counts each
+/// time, so that no description of moderate size becomes a file of any size.
+const MAX_PARTS: usize = 200_000;
+
+/// The bytes of text that count as one more part.
+const PART_TEXT: usize = 256;
 
 /// The place of a type.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +69,7 @@ pub(super) struct Named<'a> {
     pub(super) types: &'a Types,
     names: BTreeMap<&'a str, String>,
     circular: BTreeSet<(&'a str, &'a str)>,
+    parts_left: Cell<usize>,
 }
 
 impl<'a> Named<'a> {
@@ -69,7 +79,20 @@ impl<'a> Named<'a> {
             types,
             names,
             circular,
+            parts_left: Cell::new(MAX_PARTS),
         }
+    }
+
+    /// Counts a part with texts of this length; returns `false` if it must be left out.
+    pub(super) fn take(&self, texts: usize) -> bool {
+        let left = self.parts_left.get().saturating_sub(1 + texts / PART_TEXT);
+        self.parts_left.set(left);
+        left > 0
+    }
+
+    /// Returns `true` if a part was left out.
+    pub(super) fn is_full(&self) -> bool {
+        self.parts_left.get() == 0
     }
 
     /// The name of a type, unless it is not described, or contains itself at this place.
@@ -123,7 +146,7 @@ impl<'a> Named<'a> {
     }
 
     pub(super) fn ty(&self, ty: &'a Type, at: At<'a>) -> Layout {
-        if at.is_too_deep() {
+        if at.is_too_deep() || !self.take(0) {
             return text("unknown");
         }
         text(match ty {
@@ -138,8 +161,13 @@ impl<'a> Named<'a> {
             Type::Seq(of) => return array(self.ty(of, at.below())),
             Type::Array(of, len) => {
                 let of = self.ty(of, at.below());
+                let width = of.flat().map_or(usize::MAX, |flat| flat.len());
                 return match usize::try_from(*len) {
-                    Ok(count) if *len <= MAX_TUPLE => list("[", vec![of; count], "]"),
+                    Ok(count)
+                        if *len <= MAX_TUPLE && width.saturating_mul(count) <= MAX_TUPLE_TEXT =>
+                    {
+                        list("[", vec![of; count], "]")
+                    }
                     _ => array(of),
                 };
             }
@@ -190,6 +218,9 @@ impl<'a> Named<'a> {
     }
 
     fn variant(&self, name: &'a str, tagging: &Tagging, one: &'a Variant, at: At<'a>) -> Layout {
+        if !self.take(one.name.len() + one.doc.len()) {
+            return text("unknown");
+        }
         let mut object = Object::default();
         let tag = text(literal(&one.name));
         match tagging {
@@ -226,6 +257,9 @@ impl<'a> Named<'a> {
     /// The variants of an externally tagged enum as members of an object that may have others.
     pub(super) fn merged_variants(&self, name: &'a str, shape: &'a Enum, at: At<'a>) -> Layout {
         union(shape.variants.iter().map(|one| {
+            if !self.take(one.name.len()) {
+                return text("unknown").into();
+            }
             if one.untagged {
                 return self.content(name, &one.shape, at).into();
             }
