@@ -1,6 +1,6 @@
 //! Types as serde writes and reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -233,6 +233,24 @@ impl Types {
         self.0.is_empty()
     }
 
+    /// Returns `true` if values of the type `ty` may contain fields that are marked as secret.
+    #[must_use]
+    pub fn has_secrets(&self, ty: &Type) -> bool {
+        let (mut seen, mut left) = (BTreeSet::new(), vec![ty]);
+        while let Some(ty) = left.pop() {
+            left.extend(ty.parts());
+            let Type::Named(name) = ty else { continue };
+            let Some(definition) = self.get(name).filter(|_| seen.insert(&**name)) else {
+                continue;
+            };
+            if definition.fields().any(|field| field.secret) {
+                return true;
+            }
+            left.extend(definition.parts());
+        }
+        false
+    }
+
     /// The same types without documentation.
     pub(crate) fn without_docs(mut self) -> Self {
         for definition in self.0.values_mut() {
@@ -302,6 +320,20 @@ impl Definition {
                 variants.flat_map(|variant| variant.shape.parts()).collect()
             }
         }
+    }
+
+    /// The named fields of the struct, or of all variants.
+    fn fields(&self) -> impl Iterator<Item = &Field> {
+        let (fields, variants): (&[Field], &[Variant]) = match &self.shape {
+            Shape::Struct { fields, .. } => (fields, &[]),
+            Shape::Enum(shape) => (&[], &shape.variants),
+            Shape::Unit | Shape::Newtype(_) | Shape::Tuple(_) => (&[], &[]),
+        };
+        let of_variants = variants.iter().flat_map(|variant| match &variant.shape {
+            VariantShape::Struct(fields) => &**fields,
+            _ => &[],
+        });
+        fields.iter().chain(of_variants)
     }
 
     /// Like [`parts`](Self::parts), to change them.

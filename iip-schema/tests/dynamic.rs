@@ -82,3 +82,86 @@ fn the_variant_of_a_value_is_named() {
         assert_eq!(name(ty, value.clone()).as_deref(), expected, "{ty} {value}");
     }
 }
+
+/// A struct whose field `secret` has this type, beside a field that everybody may see.
+fn with_secret(types: &mut Types, ty: Type) {
+    let mut secret = Field::new("secret", ty);
+    secret.secret = true;
+    let fields = vec![Field::new("open", Type::U32), secret];
+    let shape = Shape::Struct {
+        fields,
+        deny_unknown_fields: false,
+    };
+    types.insert("Login", Definition::new(shape));
+}
+
+#[test]
+fn secrets_are_replaced_by_blank_values_of_their_type() {
+    let uuid = Type::ByFormat {
+        readable: Box::new(Type::Text),
+        compact: Box::new(Type::Bytes),
+    };
+    let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    let wide = json!({"id": 5, "small": 7, "by_id": {}});
+    let blank_wide = json!({"id": 0, "small": 0, "by_id": {}});
+    for (ty, value, blank) in [
+        (Type::Text, json!("hunter2"), json!("***")),
+        (Type::U64, json!(77), json!(0)),
+        (Type::F32, json!(7.5), json!(0.0)),
+        (Type::Bool, json!(true), json!(false)),
+        (Type::Char, json!("x"), json!("*")),
+        (Type::Bytes, json!([1, 2]), json!([])),
+        (Type::option(Type::Text), json!("hunter2"), Value::Null),
+        (Type::seq(Type::U8), json!([1]), json!([])),
+        (Type::array(Type::U8, 2), json!([1, 2]), json!([0, 0])),
+        (
+            Type::Tuple(vec![Type::U8, Type::Text]),
+            json!([1, "x"]),
+            json!([0, "***"]),
+        ),
+        (Type::map(Type::Text, Type::U8), json!({"a": 1}), json!({})),
+        (
+            uuid,
+            json!(id),
+            json!("00000000-0000-0000-0000-000000000000"),
+        ),
+        (named("Wide"), wide, blank_wide),
+        (
+            named("External"),
+            json!({"SoldOut": {"until": 9}}),
+            json!("Gone"),
+        ),
+        (
+            named("Internal"),
+            json!({"kind": "SoldOut", "until": 9}),
+            json!({"kind": "Gone"}),
+        ),
+        (
+            named("Adjacent"),
+            json!({"kind": "Gone"}),
+            json!({"kind": "Gone"}),
+        ),
+        (named("Untagged"), json!({"until": 9}), Value::Null),
+    ] {
+        let mut types = types();
+        with_secret(&mut types, ty);
+        let login = named("Login");
+        assert!(types.has_secrets(&Type::seq(login.clone())));
+        let value = json!({"open": 1, "secret": value}).to_string();
+        let read = |options| {
+            let mut json = serde_json::Deserializer::from_str(&value);
+            let seed = DynamicSeed::new(&login, &types, options);
+            seed.deserialize(&mut json).unwrap()
+        };
+        let options = Options::new(Layout::Named);
+        assert_eq!(
+            read(options),
+            serde_json::from_str::<Value>(&value).unwrap()
+        );
+        let blanked = read(options.blank_secrets(true));
+        assert_eq!(blanked, json!({"open": 1, "secret": blank}));
+        let written = DynamicValue::new(&login, &types, &blanked, options);
+        assert_eq!(written.check(true), Ok(()), "{blanked}");
+    }
+    assert!(!types().has_secrets(&named("Wide")));
+}

@@ -51,6 +51,22 @@ pub fn decode(
     limits: &DecodeLimits,
 ) -> Result<Value, DecodeError> {
     let options = options(codec).ok_or_else(|| DecodeError::unsupported(codec))?;
+    decode_with(options, codec, ty, types, body, limits)
+}
+
+/// Like [`decode`], with [`options`] that were changed.
+///
+/// # Errors
+///
+/// Those of [`decode`].
+pub fn decode_with(
+    options: Options,
+    codec: CodecId,
+    ty: &Type,
+    types: &Types,
+    body: &[u8],
+    limits: &DecodeLimits,
+) -> Result<Value, DecodeError> {
     let seed = DynamicSeed::new(ty, types, options);
     with_codec!(
         codec,
@@ -92,6 +108,22 @@ pub fn decode_arguments(
     limits: &DecodeLimits,
 ) -> Result<Value, DecodeError> {
     let options = options(codec).ok_or_else(|| DecodeError::unsupported(codec))?;
+    decode_arguments_with(options, codec, method, types, body, limits)
+}
+
+/// Like [`decode_arguments`], with [`options`] that were changed.
+///
+/// # Errors
+///
+/// Those of [`decode`].
+pub fn decode_arguments_with(
+    options: Options,
+    codec: CodecId,
+    method: &Method,
+    types: &Types,
+    body: &[u8],
+    limits: &DecodeLimits,
+) -> Result<Value, DecodeError> {
     let seed = ArgumentsSeed::new(method, types, options);
     with_codec!(
         codec,

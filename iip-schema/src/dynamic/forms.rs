@@ -22,6 +22,17 @@ pub(super) enum Known {
 }
 
 impl Known {
+    /// The text of a value that tells nothing.
+    pub(super) fn blank(self) -> &'static str {
+        match self {
+            Self::Uuid => "00000000-0000-0000-0000-000000000000",
+            Self::Ipv4 | Self::Ip => "0.0.0.0",
+            Self::Ipv6 => "::",
+            Self::SocketV4 | Self::Socket => "0.0.0.0:0",
+            Self::SocketV6 => "[::]:0",
+        }
+    }
+
     /// Names it in an error.
     pub(super) fn kind(self) -> &'static str {
         match self {

@@ -60,6 +60,7 @@
 //! In formats with names, the content of a variant is one level of the 128.
 
 mod arguments;
+mod blank;
 mod context;
 mod error;
 mod forms;
@@ -103,6 +104,7 @@ pub struct Options {
     layout: Layout,
     allow_unknown: bool,
     wide_as_text: bool,
+    blank_secrets: bool,
     max_values: usize,
 }
 
@@ -114,6 +116,7 @@ impl Options {
             layout,
             allow_unknown: false,
             wide_as_text: false,
+            blank_secrets: false,
             max_values: MAX_VALUES,
         }
     }
@@ -134,6 +137,16 @@ impl Options {
     #[must_use]
     pub const fn wide_as_text(mut self, as_text: bool) -> Self {
         self.wide_as_text = as_text;
+        self
+    }
+
+    /// Replaces fields that are marked as secret (`#[schema(secret)]`) when a value is read, for
+    /// values that are shown or stored: texts become `***`, numbers 0, options `null`, lists and
+    /// maps empty, and enums their first variant; `false` by default. The result is a value of the
+    /// same type, and can be written again.
+    #[must_use]
+    pub const fn blank_secrets(mut self, blank: bool) -> Self {
+        self.blank_secrets = blank;
         self
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::buffered::{Buffer, Content, Entries};
 use super::{Seed, lift};
+use crate::dynamic::blank;
 use crate::dynamic::context::{Form, Record, variant};
 use crate::dynamic::error::{DynamicError, Path, shorten, unknown};
 use crate::types::{Field, Tagging, Type};
@@ -49,6 +50,14 @@ impl<'s, 't> Fields<'s, 't> {
         let named = || fields.iter().filter(|field| !field.flatten);
         let exact = named().find(|field| field.name == name);
         Ok(exact.or_else(|| named().find(|field| field.aliases.iter().any(|alias| alias == name))))
+    }
+
+    /// The value of a field that was read, or a blank one in its place.
+    fn kept(&self, field: &'t Field, value: Value, path: &Path<'_>) -> Result<Value, DynamicError> {
+        match field.secret && self.seed.context.options.blank_secrets {
+            true => blank::value(self.seed.context, &field.ty, path),
+            false => Ok(value),
+        }
     }
 
     /// Adds what is not there.
@@ -101,6 +110,7 @@ impl<'de> Visitor<'de> for Fields<'_, '_> {
                 }
                 return Err(lift(path.error("the list ends before this field")));
             };
+            let value = self.kept(field, value, &path).map_err(lift)?;
             if !is_left_out(field, &value) {
                 object.insert(field.name.clone(), value);
             }
@@ -131,6 +141,7 @@ impl<'de> Visitor<'de> for Fields<'_, '_> {
                 if object.contains_key(&field.name) {
                     return Err(lift(path.error("the field is given twice")));
                 }
+                let value = self.kept(field, value, &path).map_err(lift)?;
                 if !is_left_out(field, &value) {
                     object.insert(field.name.clone(), value);
                 }
@@ -147,7 +158,14 @@ impl<'de> Visitor<'de> for Fields<'_, '_> {
         for field in self.written().filter(|field| field.flatten) {
             let entries =
                 flat(self.seed.of(&field.ty, path), &mut rest).map_err(A::Error::custom)?;
-            object.extend(entries);
+            match self
+                .kept(field, Value::Object(entries), path)
+                .map_err(lift)?
+            {
+                Value::Object(entries) => object.extend(entries),
+                // A blank option has no fields.
+                _ => {}
+            }
         }
         if let (true, Some((key, _))) = (self.record.deny_unknown, rest.first()) {
             return Err(lift(self.unknown(key.text().unwrap_or("(not a text)"))));
