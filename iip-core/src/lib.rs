@@ -169,6 +169,13 @@ pub mod __rpc {
     pub use crate::random::{random_fraction, random_id, random_wide_id, seed_random};
 }
 
+/// Like `__rpc`, for tools that look at the frames of others.
+#[doc(hidden)]
+pub mod __wire {
+    pub use crate::proto::control::ControlMessage;
+    pub use crate::proto::stream::{StreamMark, begins_stream};
+}
+
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use self::proto::fuzz::machine as __fuzz_machine;

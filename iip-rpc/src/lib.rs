@@ -130,6 +130,12 @@ mod varint;
 #[doc(hidden)]
 pub mod __private;
 
+/// Items that only other crates of this project need. They are not part of the public API.
+#[doc(hidden)]
+pub mod __wire {
+    pub use crate::streaming::messages::{Records, TooLarge};
+}
+
 pub use self::budget::RetryBudget;
 pub use self::client::{
     CallOptions, Client, ClientBuilder, JsonCall, JsonError, JsonText, ReplyMetadata,

@@ -302,7 +302,7 @@ impl Hello {
 
 /// One message of the control stream: a type, the length of the payload, and the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ControlMessage {
+pub enum ControlMessage {
     /// The caller of the call on this channel has gone.
     Cancel(ChannelId),
     /// The server takes no further calls on this connection: clients open another.
@@ -338,7 +338,7 @@ impl ControlMessage {
 
     /// Reads the next message of a frame. Unknown types are skipped, so that later versions may add
     /// some.
-    pub(crate) fn next(part: &mut Bytes) -> Option<Self> {
+    pub fn next(part: &mut Bytes) -> Option<Self> {
         while part.len() >= 2 {
             let (kind, len) = (part.get_u8(), usize::from(part.get_u8()));
             // A message is within one frame, so the rest does not follow in the next one.

@@ -52,8 +52,40 @@ fn is_marked(data: &[u8]) -> bool {
     data.first().is_some_and(|&byte| byte >= DATA)
 }
 
+/// What a frame of a stream has, for tools that look at the frames of others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamMark {
+    /// Bytes of the stream.
+    Data,
+    /// The last bytes of the client's stream, or none.
+    Last,
+    /// The caller has gone.
+    Cancel,
+    /// The first bytes of the reply.
+    Reply,
+    /// What does not concern the layers above, such as credit.
+    Other,
+}
+
+impl StreamMark {
+    /// Takes the mark at the front of a frame; `None` if the frame has none.
+    pub fn take(body: &mut Bytes) -> Option<Self> {
+        if !is_marked(body) {
+            return None;
+        }
+        Some(match body.get_u8() {
+            DATA => Self::Data,
+            LAST => Self::Last,
+            CANCEL => Self::Cancel,
+            REPLY => Self::Reply,
+            _ => Self::Other,
+        })
+    }
+}
+
 /// Returns `true` if a request of several frames that begins with this data begins a stream.
-pub(super) fn begins_stream(data: &[u8]) -> bool {
+#[must_use]
+pub fn begins_stream(data: &[u8]) -> bool {
     data.len() > 1 && data[0] == DATA
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn end(
 
 /// Error of a message that exceeds the limit on its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TooLarge {
+pub struct TooLarge {
     pub(crate) size: usize,
     pub(crate) limit: usize,
 }
@@ -101,33 +101,134 @@ pub(crate) enum RecordError {
     Stalled(Duration),
 }
 
-/// Splits a stream of bytes into its records.
+/// Splits bytes into records. Pure.
 #[derive(Debug)]
-pub(crate) struct MessageReader {
-    recv: RecvStream,
+pub struct Records {
     /// Bytes that have arrived and have not been examined.
     part: Bytes,
     /// The beginning of a record that arrives in several parts.
     partial: BytesMut,
-    /// Number of its bytes that has been reported to the connection.
+    limits: DecodeLimits,
+}
+
+impl Records {
+    /// The records of a stream that begins, whose messages have at most the size of the limits.
+    #[must_use]
+    pub fn new(limits: DecodeLimits) -> Self {
+        Self {
+            part: Bytes::new(),
+            partial: BytesMut::new(),
+            limits,
+        }
+    }
+
+    /// Adds bytes that have arrived. The records before them have been taken.
+    #[inline]
+    pub fn feed(&mut self, part: Bytes) {
+        debug_assert!(self.part.is_empty(), "records before this part are left");
+        self.part = part;
+    }
+
+    /// Number of bytes of the unfinished record, if there is one.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.partial.len()
+    }
+
+    /// Returns the next message with its compression, if all of it has arrived. Otherwise nothing
+    /// is left of the part.
+    ///
+    /// # Errors
+    ///
+    /// The message exceeds the limit on its size.
+    #[inline]
+    pub fn pop(&mut self) -> Result<Option<(CompressionId, Bytes)>, TooLarge> {
+        let next = self.next_here();
+        if self.part.is_empty() {
+            // An empty part may still keep the memory that it was read into.
+            self.part = Bytes::new();
+        }
+        next
+    }
+
+    #[inline]
+    fn next_here(&mut self) -> Result<Option<(CompressionId, Bytes)>, TooLarge> {
+        if self.partial.is_empty()
+            && let Some(head) = self.part.first_chunk::<LENGTH>()
+        {
+            let (length, compression) = self.check(*head)?;
+            if self.part.len() - LENGTH >= length {
+                self.part.advance(LENGTH);
+                return Ok(Some((compression, self.part.split_to(length))));
+            }
+            // At most about twice what has arrived: the length that the peer sends allocates
+            // nothing.
+            self.partial
+                .reserve(LENGTH + length.min(self.part.len() * 2));
+        }
+        self.next_joined()
+    }
+
+    /// Like [`next_here`](Self::next_here), but for a record that arrives in several parts.
+    fn next_joined(&mut self) -> Result<Option<(CompressionId, Bytes)>, TooLarge> {
+        self.take(LENGTH);
+        let Some(head) = self.partial.first_chunk::<LENGTH>() else {
+            return Ok(None);
+        };
+        // The length is checked before more of the record is collected.
+        let (length, compression) = self.check(*head)?;
+        let whole = LENGTH + length;
+        self.take(whole);
+        if self.partial.len() < whole {
+            return Ok(None);
+        }
+        let mut message = std::mem::take(&mut self.partial);
+        message.advance(LENGTH);
+        Ok(Some((compression, message.freeze())))
+    }
+
+    /// Moves bytes from the part to the record, until the record has `whole` bytes.
+    fn take(&mut self, whole: usize) {
+        let missing = whole.saturating_sub(self.partial.len());
+        let taken = self.part.split_to(missing.min(self.part.len()));
+        self.partial.extend_from_slice(&taken);
+    }
+
+    /// Returns the length of a record and its compression.
+    fn check(&self, head: [u8; LENGTH]) -> Result<(usize, CompressionId), TooLarge> {
+        let head = u32::from_be_bytes(head);
+        let compression = CompressionId::new((head >> COMPRESSION_SHIFT) as u8);
+        let size = usize::try_from(head & MAX_LENGTH).unwrap_or(usize::MAX);
+        let limit = self.limits.message_bytes();
+        // The first record is an envelope; for others the codec knows the exact limit.
+        if size > limit.saturating_add(ENVELOPE_BYTES) {
+            return Err(TooLarge { size, limit });
+        }
+        Ok((size, compression))
+    }
+}
+
+/// Reads the records of a stream of bytes.
+#[derive(Debug)]
+pub(crate) struct MessageReader {
+    recv: RecvStream,
+    records: Records,
+    /// Number of bytes of an unfinished record that has been reported to the connection.
     held: usize,
     /// Timer for an unfinished record that does not grow; created when it is first needed.
     stall: Option<Pin<Box<Sleep>>>,
     /// Set if bytes of the record have arrived since the timer was set.
     grew: bool,
-    limits: DecodeLimits,
 }
 
 impl MessageReader {
     pub(crate) fn new(recv: RecvStream, limits: DecodeLimits) -> Self {
         Self {
             recv,
-            part: Bytes::new(),
-            partial: BytesMut::new(),
+            records: Records::new(limits),
             held: 0,
             stall: None,
             grew: true,
-            limits,
         }
     }
 
@@ -137,7 +238,7 @@ impl MessageReader {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, RecordError>>> {
         let first = self.poll_next(cx);
-        if first.is_pending() && self.partial.is_empty() {
+        if first.is_pending() && self.records.unfinished() == 0 {
             return self.poll_stall(cx).map(|error| Some(Err(error)));
         }
         first
@@ -150,30 +251,28 @@ impl MessageReader {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, RecordError>>> {
         loop {
-            let next = self.next_here();
-            if self.part.is_empty() {
-                // An empty part may still keep the memory that it was read into.
-                self.part = Bytes::new();
-            }
-            match next {
-                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Some(Err(error))),
+            match self.records.pop() {
+                Ok(Some((compression, message))) => {
+                    self.tell_held(0);
+                    return Poll::Ready(Some(self.decompressed(compression, message)));
+                }
+                Ok(None) => self.tell_held(self.records.unfinished()),
+                Err(error) => return Poll::Ready(Some(Err(RecordError::TooLarge(error)))),
             }
             let Poll::Ready(next) = self.recv.poll_next(cx) else {
-                if self.partial.is_empty() {
+                if self.records.unfinished() == 0 {
                     return Poll::Pending;
                 }
                 return self.poll_stall(cx).map(|error| Some(Err(error)));
             };
             // Any bytes are progress: the timer is set anew when there are no more of them.
             self.grew = true;
-            self.part = match next {
-                Some(Ok(part)) => part,
+            match next {
+                Some(Ok(part)) => self.records.feed(part),
                 Some(Err(_)) => return Poll::Ready(Some(Err(RecordError::Cut))),
-                None if self.partial.is_empty() => return Poll::Ready(None),
+                None if self.records.unfinished() == 0 => return Poll::Ready(None),
                 None => return Poll::Ready(Some(Err(RecordError::Truncated))),
-            };
+            }
         }
     }
 
@@ -197,6 +296,7 @@ impl MessageReader {
     }
 
     /// Reports the size of an unfinished record to the connection, in steps.
+    #[inline]
     fn tell_held(&mut self, held: usize) {
         // Each report takes the lock of the connection, and small records need none.
         let held = held - held % HELD_STEP;
@@ -206,75 +306,15 @@ impl MessageReader {
         }
     }
 
-    /// Returns the next message, if all of it has arrived. Otherwise nothing is left of the part.
-    #[inline]
-    fn next_here(&mut self) -> Result<Option<Bytes>, RecordError> {
-        if self.partial.is_empty()
-            && let Some(head) = self.part.first_chunk::<LENGTH>()
-        {
-            let (length, compression) = self.check(*head)?;
-            if self.part.len() - LENGTH >= length {
-                self.part.advance(LENGTH);
-                let message = self.part.split_to(length);
-                return self.decompressed(compression, message);
-            }
-            // At most about twice what has arrived: the length that the peer sends allocates
-            // nothing.
-            self.partial
-                .reserve(LENGTH + length.min(self.part.len() * 2));
-        }
-        self.next_joined()
-    }
-
-    /// Like [`next_here`](Self::next_here), but for a record that arrives in several parts.
-    fn next_joined(&mut self) -> Result<Option<Bytes>, RecordError> {
-        self.take(LENGTH);
-        let Some(head) = self.partial.first_chunk::<LENGTH>() else {
-            return Ok(None);
-        };
-        // The length is checked before more of the record is collected.
-        let (length, compression) = self.check(*head)?;
-        let whole = LENGTH + length;
-        self.take(whole);
-        if self.partial.len() < whole {
-            self.tell_held(self.partial.len());
-            return Ok(None);
-        }
-        self.tell_held(0);
-        let mut message = std::mem::take(&mut self.partial);
-        message.advance(LENGTH);
-        self.decompressed(compression, message.freeze())
-    }
-
     #[inline]
     fn decompressed(
         &self,
         compression: CompressionId,
         mut message: Bytes,
-    ) -> Result<Option<Bytes>, RecordError> {
-        decompress_in_place(compression, &mut message, &self.limits)
+    ) -> Result<Bytes, RecordError> {
+        decompress_in_place(compression, &mut message, &self.records.limits)
             .map_err(RecordError::Compressed)?;
-        Ok(Some(message))
-    }
-
-    /// Moves bytes from the part to the record, until the record has `whole` bytes.
-    fn take(&mut self, whole: usize) {
-        let missing = whole.saturating_sub(self.partial.len());
-        let taken = self.part.split_to(missing.min(self.part.len()));
-        self.partial.extend_from_slice(&taken);
-    }
-
-    /// Returns the length of a record and its compression.
-    fn check(&self, head: [u8; LENGTH]) -> Result<(usize, CompressionId), RecordError> {
-        let head = u32::from_be_bytes(head);
-        let compression = CompressionId::new((head >> COMPRESSION_SHIFT) as u8);
-        let size = usize::try_from(head & MAX_LENGTH).unwrap_or(usize::MAX);
-        let limit = self.limits.message_bytes();
-        // The first record is an envelope; for others the codec knows the exact limit.
-        if size > limit.saturating_add(ENVELOPE_BYTES) {
-            return Err(RecordError::TooLarge(TooLarge { size, limit }));
-        }
-        Ok((size, compression))
+        Ok(message)
     }
 
     /// Returns the underlying stream.
