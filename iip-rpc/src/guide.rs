@@ -69,6 +69,9 @@ pub mod statistics {}
 #[doc = iip_macros::__guide_page!("guide/live-page.md")]
 pub mod live_page {}
 
+#[doc = iip_macros::__guide_page!("guide/record-and-replay.md")]
+pub mod record_and_replay {}
+
 #[doc = iip_macros::__guide_page!("guide/limits.md")]
 pub mod limits {}
 

@@ -13,6 +13,8 @@ use crate::complete;
 use crate::connection::ConnectArgs;
 use crate::output::OutputArgs;
 use crate::typescript::TsArgs;
+use crate::record::RecordArgs;
+use crate::replay::ReplayArgs;
 
 /// The command line for IIP services.
 ///
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Gen(GenCommand),
     Health(HealthArgs),
     Stats(StatsArgs),
+    Record(RecordArgs),
+    Replay(ReplayArgs),
     Man(ManArgs),
 }
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod call;
+mod capture;
 mod closest;
 mod compare;
 mod complete;
@@ -17,6 +18,8 @@ mod man;
 mod output;
 mod place;
 mod raw;
+mod record;
+mod replay;
 mod schema;
 mod services;
 mod stats;
@@ -94,9 +97,11 @@ fn run(cli: &Cli, output: &Output) -> Outcome {
         .build();
     let runtime =
         runtime.map_err(|error| Failure::Own(format!("the runtime cannot be started: {error}")))?;
-    runtime.spawn(async {
+    // A recording ends with the signal, but is written first.
+    let is_recording = matches!(cli.command, Some(Command::Record(_)));
+    runtime.spawn(async move {
         // The output may wait for a reader, and this thread with it.
-        if tokio::signal::ctrl_c().await.is_ok() {
+        if !is_recording && tokio::signal::ctrl_c().await.is_ok() {
             tokio::time::sleep(PATIENCE).await;
             std::process::exit(Failure::Interrupted.code().into());
         }
@@ -104,7 +109,7 @@ fn run(cli: &Cli, output: &Output) -> Outcome {
     let outcome = runtime.block_on(async {
         tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+            _ = tokio::signal::ctrl_c(), if !is_recording => Err(Failure::Interrupted),
             outcome = command(cli, output) => outcome,
         }
     });
@@ -135,6 +140,8 @@ async fn command(cli: &Cli, output: &Output) -> Outcome {
         Command::Gen(args) => generate::run(args, connect, output).await,
         Command::Health(args) => health::run(args, connect, output).await,
         Command::Stats(args) => stats::run(args, connect, output).await,
+        Command::Record(args) => record::run(args, connect, output).await,
+        Command::Replay(args) => replay::run(args, connect, output).await,
         // It needs no runtime.
         Command::Man(_) => Ok(()),
     }

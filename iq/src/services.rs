@@ -40,6 +40,23 @@ pub(crate) async fn of_server(client: &Client) -> Outcome<Vec<Description>> {
     Ok(described.services)
 }
 
+/// Asks a server for the descriptions of its services; `None` if it does not tell this client.
+pub(crate) async fn of_server_if_told(client: &Client) -> Outcome<Option<Vec<Description>>> {
+    match of_server(client).await {
+        Ok(services) => Ok(Some(services)),
+        Err(Failure::Status(status)) if may_hide(status.code()) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Returns `true` if a server answers so that does not describe its services to this client.
+pub(crate) fn may_hide(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated
+    )
+}
+
 /// Explains the failure of a server that does not describe its services.
 fn undescribed(status: Status) -> Failure {
     if status.code() != Code::Unimplemented {

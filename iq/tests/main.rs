@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod bank;
 mod bash;
 mod calls;
 mod check;
@@ -13,6 +14,8 @@ mod man;
 mod output;
 mod raw;
 mod readme;
+mod record;
+mod replay;
 mod stats;
 mod streams;
 mod targets;

@@ -2,6 +2,7 @@
 
 use tokio::process::Command;
 
+use crate::bank::{Recorder, file};
 use crate::common::{Home, Ran};
 
 #[allow(
@@ -47,6 +48,12 @@ async fn commands_print_what_the_readme_says() {
     }
     let server = shop::server().bind("127.0.0.1:0").await.unwrap();
     let (home, target) = (Home::new(), server.target().to_string());
+    // The README records the call in two terminals.
+    let recorder = Recorder::start(&home, &target, &["--payloads"]).await;
+    let call = ["call", &recorder.address, "shop.Orders.find", "id=7"];
+    home.iq(&call).await.data();
+    assert_eq!(recorder.stop().await.code, Some(0));
+    std::fs::rename(file(&home), home.0.join("orders.iqr")).unwrap();
     let commands = transcript();
     assert!(commands.len() > 15, "{commands:?}");
     for (command, printed) in commands {

@@ -6,7 +6,6 @@ mod pairs;
 mod run;
 
 use iip_core::Printable;
-use iip_rpc::Code;
 use iip_rpc::schema::{Description, Format, Method};
 
 use self::arguments::Arguments;
@@ -56,20 +55,14 @@ async fn ask(connection: &Connection, name: &str, output: &Output) -> Outcome<Ca
     match services::of_server(&connection.within_time()).await {
         Ok(services) => described(&services, name),
         // Whoever knows the path needs no description.
-        Err(Failure::Status(status)) if name.starts_with('/') && may_hide(status.code()) => {
+        Err(Failure::Status(status))
+            if name.starts_with('/') && services::may_hide(status.code()) =>
+        {
             output.detail("the server does not describe its services: the call is unary");
             Ok(Callee::Path(name.to_owned()))
         }
         Err(failure) => Err(failure),
     }
-}
-
-/// Returns `true` if a server answers so that does not describe its services to this client.
-fn may_hide(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated
-    )
 }
 
 /// Refuses methods that have no JSON.

@@ -1,6 +1,7 @@
 //! Connections of commands: their options, and targets with names.
 
 mod connect;
+mod direct;
 mod settings;
 
 use std::path::PathBuf;
@@ -8,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueHint};
 use iip_core::balance::{Target, TargetError};
-use iip_rpc::{CallOptions, Client};
+use iip_rpc::{CallOptions, Client, Metadata};
 
 use self::connect::connect;
+pub(crate) use self::direct::Direct;
 use self::settings::Settings;
 use crate::closest;
 use crate::config::{Config, is_name};
@@ -135,19 +137,7 @@ impl ConnectArgs {
     pub(crate) async fn connect(&self, target: &str, output: &Output) -> Outcome<Connection> {
         let started = Instant::now();
         let config = Config::load(self.config.as_deref())?;
-        let named = config.target(target);
-        let address = named.map_or(target, |named| &named.address);
-        let parsed: Target = address.parse().map_err(|error: TargetError| {
-            Failure::Usage(match is_name(target) {
-                true => unknown_name(target, &config),
-                false => error.to_string(),
-            })
-        })?;
-        let settings = Settings {
-            args: self,
-            config: &config,
-            named,
-        };
+        let (parsed, settings) = self.target(target, &config)?;
         let timeout = settings.timeout()?;
         let options = CallOptions::new().append_metadata(&settings.metadata()?);
         let options = options.map_err(|error| Failure::Usage(error.to_string()))?;
@@ -161,6 +151,56 @@ impl ConnectArgs {
             client: client.with_options(options),
             deadline: started + timeout,
         })
+    }
+}
+
+impl ConnectArgs {
+    /// A target whose bytes are passed on: one address.
+    pub(crate) fn direct(&self, target: &str) -> Outcome<Direct> {
+        let config = Config::load(self.config.as_deref())?;
+        let (parsed, settings) = self.target(target, &config)?;
+        let endpoint = Direct::endpoint(parsed).ok_or_else(|| {
+            Failure::Usage(format!(
+                "{target}: this command takes one address, as host:port"
+            ))
+        })?;
+        Ok(Direct {
+            endpoint,
+            tls: settings.tls()?,
+            timeout: settings.connect_timeout()?,
+        })
+    }
+
+    /// The time for a call.
+    pub(crate) fn call_timeout(&self, target: &str) -> Outcome<Duration> {
+        let config = Config::load(self.config.as_deref())?;
+        let (_, settings) = self.target(target, &config)?;
+        settings.timeout()
+    }
+
+    /// The metadata for calls to a target.
+    pub(crate) fn given_metadata(&self, target: &str) -> Outcome<Metadata> {
+        let config = Config::load(self.config.as_deref())?;
+        let (_, settings) = self.target(target, &config)?;
+        settings.metadata()
+    }
+
+    /// The target, and the settings for it.
+    fn target<'a>(&'a self, target: &str, config: &'a Config) -> Outcome<(Target, Settings<'a>)> {
+        let named = config.target(target);
+        let address = named.map_or(target, |named| &named.address);
+        let parsed: Target = address.parse().map_err(|error: TargetError| {
+            Failure::Usage(match is_name(target) {
+                true => unknown_name(target, config),
+                false => error.to_string(),
+            })
+        })?;
+        let settings = Settings {
+            args: self,
+            config,
+            named,
+        };
+        Ok((parsed, settings))
     }
 }
 

@@ -12,6 +12,13 @@ use crate::config::{Config, NamedTarget};
 use crate::exit::{Failure, Outcome};
 use crate::time;
 
+#[cfg(feature = "tls")]
+pub(super) type Tls = iip_rpc::tls::ClientTls;
+
+/// There is none in this build.
+#[cfg(not(feature = "tls"))]
+pub(super) type Tls = std::convert::Infallible;
+
 /// The time for a command that sets none.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -32,19 +39,29 @@ impl Settings<'_> {
     }
 
     pub(super) fn builder(&self, timeout: Duration) -> Outcome<ClientBuilder> {
+        let connect = self.connect_timeout()?;
+        let builder = Client::builder()
+            .timeout(timeout)
+            .connect_timeout(connect.min(timeout));
+        Ok(match self.tls()? {
+            #[cfg(feature = "tls")]
+            Some(tls) => builder.tls(tls),
+            #[cfg(not(feature = "tls"))]
+            Some(never) => match never {},
+            None => builder,
+        })
+    }
+
+    pub(super) fn connect_timeout(&self) -> Outcome<Duration> {
         let named = self
             .named
             .and_then(|named| named.connect_timeout.as_deref());
-        let connect = time_or(
+        time_or(
             self.args.connect_timeout,
             named,
             "connect-timeout",
             CONNECT_TIMEOUT,
-        )?;
-        let builder = Client::builder()
-            .timeout(timeout)
-            .connect_timeout(connect.min(timeout));
-        self.with_tls(builder)
+        )
     }
 
     /// A file of the command line, or of the configuration.
@@ -61,8 +78,9 @@ impl Settings<'_> {
         given.cloned().or_else(configured)
     }
 
+    /// The settings of TLS, if it was chosen.
     #[cfg(feature = "tls")]
-    fn with_tls(&self, builder: ClientBuilder) -> Outcome<ClientBuilder> {
+    pub(super) fn tls(&self) -> Outcome<Option<Tls>> {
         use iip_rpc::tls::{ClientTls, DangerousClientTls};
 
         let (args, named) = (self.args, self.named);
@@ -73,7 +91,7 @@ impl Settings<'_> {
         let implied = insecure || ca.is_some() || cert.is_some() || key.is_some();
         let chosen = args.tls.or_else(|| named.and_then(|named| named.tls));
         if !chosen.unwrap_or(implied) {
-            return Ok(builder);
+            return Ok(None);
         }
         let mistake = |error: iip_rpc::tls::TlsError| Failure::Usage(error.to_string());
         let mut tls = match (insecure, &ca) {
@@ -93,11 +111,11 @@ impl Settings<'_> {
         if let Some(name) = args.server_name.as_ref().or(configured) {
             tls = tls.server_name(name).map_err(mistake)?;
         }
-        Ok(builder.tls(tls))
+        Ok(Some(tls))
     }
 
     #[cfg(not(feature = "tls"))]
-    fn with_tls(&self, builder: ClientBuilder) -> Outcome<ClientBuilder> {
+    pub(super) fn tls(&self) -> Outcome<Option<Tls>> {
         let (args, named) = (self.args, self.named);
         let ca = self.file(args.ca.as_ref(), |named| named.ca.as_ref());
         let cert = self.file(args.cert.as_ref(), |named| named.cert.as_ref());
@@ -110,7 +128,7 @@ impl Settings<'_> {
             let text = "this iq was built without TLS: build it with the feature `tls`";
             return Err(Failure::Usage(text.to_owned()));
         }
-        Ok(builder)
+        Ok(None)
     }
 
     /// All metadata. That of the command line replaces values of the configuration.

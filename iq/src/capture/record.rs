@@ -1,0 +1,190 @@
+//! The records of a recording.
+
+use bytes::Bytes;
+use iip_rpc::schema::Description;
+use serde::{Deserialize, Serialize};
+
+/// A record. Times are microseconds since the recording began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Record {
+    /// The first record.
+    Begin(Begin),
+    /// A service of the server, once.
+    Service(Box<Description>),
+    /// A client has connected.
+    Opened(Opened),
+    /// A connection has ended, or cannot be recorded any further.
+    Closed(Closed),
+    /// A request, or the arguments of a call with streams.
+    Request(Request),
+    /// A message of a stream.
+    Message(Message),
+    /// The stream of the client has ended.
+    StreamEnd(Moment),
+    /// The reply, which ends the call.
+    Reply(Reply),
+    /// The client has cancelled the call.
+    Cancelled(Moment),
+    /// Records that are missing here, because the file could not be written fast enough.
+    Lost(Lost),
+    /// The last record.
+    End(End),
+}
+
+/// The beginning of a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Begin {
+    /// The time of day, in microseconds since 1970.
+    pub(crate) unix_us: u64,
+    /// The program that writes the file, with its version.
+    pub(crate) program: String,
+    /// The address of the server.
+    pub(crate) server: String,
+    /// Payloads are recorded too.
+    pub(crate) payloads: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Opened {
+    pub(crate) connection: u64,
+    pub(crate) at: u64,
+    /// The address of the client, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peer: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Closed {
+    pub(crate) connection: u64,
+    pub(crate) at: u64,
+    /// The reason why the connection is not recorded any further, although it may go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unreadable: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) call: u64,
+    pub(crate) connection: u64,
+    pub(crate) at: u64,
+    /// The path. The query is part of it in recordings with payloads.
+    pub(crate) path: String,
+    /// The codec of the arguments, as in an envelope. 0 are bytes of unknown form.
+    pub(crate) codec: u8,
+    /// It had no envelope.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) plain: bool,
+    /// It gets no reply.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) one_way: bool,
+    /// It has streams.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) stream: bool,
+    /// The time that the call had left, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) remaining: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) metadata: Vec<(String, Bytes)>,
+    pub(crate) body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Message {
+    pub(crate) call: u64,
+    pub(crate) at: u64,
+    /// The client has sent it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) of_client: bool,
+    pub(crate) body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Moment {
+    pub(crate) call: u64,
+    pub(crate) at: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    pub(crate) call: u64,
+    pub(crate) at: u64,
+    pub(crate) outcome: Outcome,
+    /// The codec of the body.
+    pub(crate) codec: u8,
+    /// The time before the handler began, and the time that it ran, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timing: Option<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) metadata: Vec<(String, Bytes)>,
+    /// The value or the error; of a status, its details.
+    pub(crate) body: Body,
+    /// The method had accepted the call, which has streams.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) accepted: bool,
+    /// Records of the call are missing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) incomplete: bool,
+}
+
+/// The outcome of a call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Value,
+    /// The method's own error.
+    Error,
+    Status {
+        code: u8,
+        /// Only with payloads.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lost {
+    pub(crate) records: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct End {
+    pub(crate) at: u64,
+    /// The reason why the recording ended.
+    pub(crate) reason: String,
+    /// The number of records that are missing in all.
+    pub(crate) lost: u64,
+}
+
+/// Bytes of a payload.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Body {
+    /// The number of bytes that were sent.
+    pub(crate) size: u64,
+    /// The bytes without compression, with secrets blanked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<Bytes>,
+    /// The reason why the bytes are not there, in a recording with payloads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_out: Option<String>,
+}
+
+impl Record {
+    /// The payload of the record.
+    pub(crate) fn body_mut(&mut self) -> Option<&mut Body> {
+        match self {
+            Self::Request(request) => Some(&mut request.body),
+            Self::Message(message) => Some(&mut message.body),
+            Self::Reply(reply) => Some(&mut reply.body),
+            _ => None,
+        }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde requires"
+)]
+fn is_false(value: &bool) -> bool {
+    !*value
+}

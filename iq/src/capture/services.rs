@@ -1,0 +1,111 @@
+//! The services of a recording, by the paths of their methods.
+
+use std::collections::HashMap;
+
+use iip_rpc::schema::{Description, Format, Method, MethodKind};
+
+use super::payload::Part;
+use crate::exit::{Failure, Outcome};
+
+/// The number of services that a recording can have.
+const MAX_SERVICES: usize = 1024;
+
+/// Descriptions of services.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    services: Vec<Description>,
+    methods: HashMap<String, Place>,
+}
+
+/// Where a method is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    service: usize,
+    method: usize,
+    /// The parts of its calls that contain secrets.
+    secrets: [bool; Part::ALL.len()],
+}
+
+impl Services {
+    pub(crate) fn new(services: impl IntoIterator<Item = Description>) -> Outcome<Self> {
+        let mut all = Self::default();
+        services
+            .into_iter()
+            .try_for_each(|service| all.add(service))?;
+        Ok(all)
+    }
+
+    /// Adds a service. Of several methods at one path, the first counts.
+    pub(crate) fn add(&mut self, service: Description) -> Outcome {
+        if self.services.len() >= MAX_SERVICES {
+            let text = format!("there are more than {MAX_SERVICES} services");
+            return Err(Failure::Own(text));
+        }
+        let index = self.services.len();
+        for (number, method) in service.methods.iter().enumerate() {
+            let described = Described::new(&service, method, [false; Part::ALL.len()]);
+            let place = Place {
+                service: index,
+                method: number,
+                secrets: Part::ALL.map(|part| described.finds_secrets(part)),
+            };
+            self.methods.entry(method.path.clone()).or_insert(place);
+        }
+        self.services.push(service);
+        Ok(())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Description> {
+        self.services.iter()
+    }
+
+    /// The method at a path, which may have a query.
+    pub(crate) fn at(&self, path: &str) -> Option<Described<'_>> {
+        let label = path.split_once('?').map_or(path, |(label, _)| label);
+        let place = self.methods.get(label)?;
+        let service = self.services.get(place.service)?;
+        let method = service.methods.get(place.method)?;
+        Some(Described::new(service, method, place.secrets))
+    }
+}
+
+/// A method with its service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Described<'a> {
+    pub(super) service: &'a Description,
+    pub(crate) method: &'a Method,
+    secrets: [bool; Part::ALL.len()],
+}
+
+impl<'a> Described<'a> {
+    fn new(service: &'a Description, method: &'a Method, secrets: [bool; Part::ALL.len()]) -> Self {
+        Self {
+            service,
+            method,
+            secrets,
+        }
+    }
+
+    /// The name, such as `shop.Orders.place`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}.{}", self.service.service, self.method.name)
+    }
+
+    /// Returns `true` if its messages have neither an envelope nor a form that is known.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.method.format == Format::Raw
+    }
+
+    /// Returns `true` if a part of its calls may contain secrets.
+    pub(crate) fn has_secrets(&self, part: Part) -> bool {
+        self.secrets[part as usize]
+    }
+
+    /// Returns `true` if the server replies with a stream.
+    pub(crate) fn streams_replies(&self) -> bool {
+        matches!(
+            self.method.kind,
+            MethodKind::ServerStream | MethodKind::Bidirectional | MethodKind::Subscription
+        )
+    }
+}

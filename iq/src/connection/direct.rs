@@ -1,0 +1,54 @@
+//! Connections without a client, for bytes that are passed on.
+
+use std::io;
+use std::time::Duration;
+
+use iip_core::balance::Target;
+use iip_core::transport::{Connector, Endpoint, IoStream};
+
+use super::settings::Tls;
+
+/// A server at one address.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    pub(super) endpoint: Endpoint,
+    pub(super) tls: Option<Tls>,
+    pub(super) timeout: Duration,
+}
+
+impl Direct {
+    /// The address of a target that is a single one.
+    pub(super) fn endpoint(target: Target) -> Option<Endpoint> {
+        match target {
+            Target::Single(endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    /// Connects, with the handshake of TLS if it was chosen.
+    pub(crate) async fn connect(&self) -> io::Result<IoStream> {
+        let connected = tokio::time::timeout(self.timeout, self.endpoint.connect()).await;
+        let io = connected
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+            .io;
+        self.secured(io).await
+    }
+
+    #[cfg(feature = "tls")]
+    async fn secured(&self, io: IoStream) -> io::Result<IoStream> {
+        match &self.tls {
+            Some(tls) => tls
+                .connect(io, self.endpoint.host())
+                .await
+                .map(|(io, _)| io),
+            None => Ok(io),
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn secured(&self, io: IoStream) -> io::Result<IoStream> {
+        match self.tls {
+            None => Ok(io),
+        }
+    }
+}

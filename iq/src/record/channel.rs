@@ -1,0 +1,160 @@
+//! What is under way on a channel.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use iip_rpc::__wire::Records;
+use iip_rpc::codec::{CodecId, DecodeLimits};
+
+use super::message::{Collected, Form};
+
+/// A channel with requests on it.
+#[derive(Debug, Default)]
+pub(super) struct Channel {
+    /// The request that is arriving.
+    pub(super) incoming: Option<Incoming>,
+    /// The requests without a reply, in their order.
+    pub(super) waiting: VecDeque<Waiting>,
+}
+
+/// A request that is not complete.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// It is the last of those that wait.
+    Last,
+    /// It gets no reply.
+    OneWay(Call, Collected),
+    /// Its reply has arrived.
+    Replied,
+}
+
+/// A request that waits for its reply.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) exchange: Exchange,
+    /// The reply, once it has begun.
+    pub(super) reply: Option<Collected>,
+}
+
+#[derive(Debug)]
+pub(super) enum Exchange {
+    /// The hello of both sides.
+    Hello(Collected),
+    /// The control stream.
+    Control,
+    /// Another request of the protocol itself.
+    Other,
+    /// A call, with its request while that is arriving.
+    Call(Call, Option<Collected>),
+    Stream(Box<Stream>),
+}
+
+/// A call.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) id: u64,
+    /// When its request began.
+    pub(super) at: u64,
+    /// The path to write.
+    pub(super) path: Arc<str>,
+    pub(super) form: Form,
+    /// Its request was queued for the file.
+    pub(super) is_known: bool,
+    /// Records of it were lost.
+    pub(super) is_incomplete: bool,
+}
+
+impl Call {
+    pub(super) fn new(id: u64, at: u64, path: Arc<str>) -> Self {
+        Self {
+            id,
+            at,
+            path,
+            form: Form {
+                codec: CodecId::RAW,
+                plain: false,
+            },
+            is_known: false,
+            is_incomplete: false,
+        }
+    }
+}
+
+/// A call with streams.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) call: Call,
+    pub(super) requests: Records,
+    pub(super) replies: Records,
+    /// The arguments have arrived.
+    pub(super) begun: bool,
+    /// The method has accepted the call.
+    pub(super) accepted: bool,
+}
+
+impl Stream {
+    pub(super) fn new(call: Call) -> Self {
+        let limits = DecodeLimits::new();
+        Self {
+            call,
+            requests: Records::new(limits),
+            replies: Records::new(limits),
+            begun: false,
+            accepted: false,
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.requests.unfinished() + self.replies.unfinished()
+    }
+}
+
+impl Waiting {
+    pub(super) fn new(exchange: Exchange) -> Self {
+        Self {
+            exchange,
+            reply: None,
+        }
+    }
+
+    /// The call, if it is one.
+    pub(super) fn call(&self) -> Option<&Call> {
+        match &self.exchange {
+            Exchange::Call(call, _) => Some(call),
+            Exchange::Stream(stream) => Some(&stream.call),
+            _ => None,
+        }
+    }
+
+    /// The bytes of unfinished messages.
+    pub(super) fn held(&self) -> usize {
+        let own = match &self.exchange {
+            Exchange::Hello(hello) => hello.kept(),
+            Exchange::Call(_, request) => request.as_ref().map_or(0, Collected::kept),
+            Exchange::Stream(stream) => stream.held(),
+            Exchange::Control | Exchange::Other => 0,
+        };
+        own + self.reply.as_ref().map_or(0, Collected::kept)
+    }
+}
+
+impl Channel {
+    pub(super) fn is_idle(&self) -> bool {
+        self.incoming.is_none() && self.waiting.is_empty()
+    }
+
+    /// The bytes of messages that are arriving. Requests that wait are complete, except for the
+    /// last, and replies arrive for the first alone.
+    pub(super) fn held(&self) -> usize {
+        let one_way = match &self.incoming {
+            Some(Incoming::OneWay(_, request)) => request.kept(),
+            _ => 0,
+        };
+        let first = self.waiting.front().map_or(0, Waiting::held);
+        let last = match self.waiting.len() {
+            0 | 1 => 0,
+            _ => self.waiting.back().map_or(0, Waiting::held),
+        };
+        one_way + first + last
+    }
+}

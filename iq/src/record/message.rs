@@ -1,0 +1,237 @@
+//! From the messages of calls to records. Pure.
+
+use bytes::{Bytes, BytesMut};
+use iip_rpc::codec::CodecId;
+use iip_rpc::compression::CompressionId;
+use iip_rpc::envelope::{
+    Outcome as ReplyOutcome, PlainError, ReplyHead, RequestHead, ServerTiming, is_envelope,
+    read_status,
+};
+use iip_rpc::{Code, Metadata, Status};
+use serde_json::value::RawValue;
+
+use super::filter::{Filter, Payload};
+use crate::capture::{Body, Described, Outcome, Part, Reply, Request};
+
+/// The bytes of a message that are kept in a recording without payloads: enough for its head.
+const HEAD_BYTES: usize = 32 * 1024;
+
+/// The largest message of which all bytes are kept: the largest typed one, with its envelope.
+const MAX_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
+
+/// A message that arrives in frames.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    first: Bytes,
+    more: BytesMut,
+    /// The number of bytes that have arrived.
+    size: usize,
+    limit: usize,
+}
+
+impl Collected {
+    pub(super) fn new(payloads: bool) -> Self {
+        Self {
+            limit: if payloads { MAX_BYTES } else { HEAD_BYTES },
+            ..Self::default()
+        }
+    }
+
+    /// Adds a frame. What exceeds the limit is only counted.
+    pub(super) fn add(&mut self, mut body: Bytes) {
+        let room = self.limit.saturating_sub(self.kept());
+        self.size = self.size.saturating_add(body.len());
+        body.truncate(room);
+        if self.first.is_empty() {
+            self.first = body;
+            return;
+        }
+        if self.more.is_empty() {
+            self.more.extend_from_slice(&self.first);
+        }
+        self.more.extend_from_slice(&body);
+    }
+
+    /// The number of bytes in memory.
+    pub(super) fn kept(&self) -> usize {
+        self.more.len().max(self.first.len())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.size == self.kept()
+    }
+
+    pub(super) fn bytes(self) -> Bytes {
+        match self.more.is_empty() {
+            true => self.first,
+            false => self.more.freeze(),
+        }
+    }
+}
+
+/// What is known of a call when its reply arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    pub(super) codec: CodecId,
+    /// The request had no envelope.
+    pub(super) plain: bool,
+}
+
+/// Reads a request. Call, connection and time are those of `request`.
+pub(super) fn request(
+    request: &mut Request,
+    message: Collected,
+    described: Option<Described<'_>>,
+    filter: &Filter,
+) -> (Form, Payload) {
+    let (size, whole, bytes) = (message.size, message.is_whole(), message.bytes());
+    let mut payload = Payload {
+        size,
+        codec: CodecId::RAW,
+        compression: CompressionId::NONE,
+        part: Some(Part::Arguments),
+        left_out: (!whole).then_some("it is larger than 16 MiB"),
+        bytes: bytes.clone(),
+    };
+    let is_raw = described.is_some_and(|described| described.is_raw());
+    let read = (!is_raw && is_envelope(&bytes)).then(|| RequestHead::read(bytes.clone()));
+    match read {
+        Some(Ok((head, arguments))) => {
+            payload.size = size - (bytes.len() - arguments.len());
+            payload.bytes = arguments;
+            payload.codec = head.codec;
+            payload.compression = head.compression;
+            request.remaining = head.remaining.map(micros);
+            request.metadata = filter.metadata(&head.metadata);
+        }
+        _ => {
+            request.plain = true;
+            if described.is_some() && !is_raw {
+                payload.codec = CodecId::JSON;
+            }
+        }
+    }
+    request.codec = payload.codec.as_u8();
+    let form = Form {
+        codec: payload.codec,
+        plain: request.plain,
+    };
+    (form, payload)
+}
+
+/// Reads a reply.
+pub(super) fn reply(
+    call: u64,
+    at: u64,
+    message: Collected,
+    form: Form,
+    accepted: bool,
+    filter: &Filter,
+) -> (Reply, Payload) {
+    let (size, whole, bytes) = (message.size, message.is_whole(), message.bytes());
+    let read = (!form.plain && is_envelope(&bytes)).then(|| ReplyHead::read(bytes.clone()));
+    let (head, body) = match read {
+        Some(Ok((head, body))) => (Some(head), body),
+        _ => (None, bytes.clone()),
+    };
+    let mut payload = Payload {
+        size: size - (bytes.len() - body.len()),
+        bytes: body,
+        codec: form.codec,
+        compression: CompressionId::NONE,
+        part: Some(Part::Result),
+        left_out: (!whole).then_some("it is larger than 16 MiB"),
+    };
+    let mut reply = Reply {
+        call,
+        at,
+        outcome: Outcome::Value,
+        codec: 0,
+        timing: None,
+        metadata: Vec::new(),
+        body: Body::default(),
+        accepted,
+        incomplete: false,
+    };
+    let error = Part::error(accepted);
+    match head {
+        Some(head) => {
+            payload.codec = head.codec;
+            payload.compression = head.compression;
+            reply.timing = head
+                .timing
+                .map(|ServerTiming { queue, handler }| (micros(queue), micros(handler)));
+            reply.metadata = filter.metadata(&head.metadata);
+            match head.outcome {
+                ReplyOutcome::Value => {}
+                ReplyOutcome::Error => {
+                    (reply.outcome, payload.part) = (Outcome::Error, Some(error));
+                }
+                ReplyOutcome::Status => status(&mut reply, &mut payload, filter),
+            }
+        }
+        None => plain(&mut reply, &mut payload, error, filter),
+    }
+    reply.codec = payload.codec.as_u8();
+    (reply, payload)
+}
+
+/// The body of a reply that is a status.
+fn status(reply: &mut Reply, payload: &mut Payload, filter: &Filter) {
+    let first = payload.bytes.first().copied();
+    match read_status(payload.bytes.clone(), Metadata::new()) {
+        Ok(status) => failed(reply, payload, &status, filter),
+        // Its head is there if the rest was too large.
+        Err(_) => {
+            reply.outcome = Outcome::Status {
+                code: first
+                    .and_then(Code::from_u8)
+                    .unwrap_or(Code::Unknown)
+                    .as_u8(),
+                message: String::new(),
+            };
+            details(payload, Bytes::new());
+        }
+    }
+}
+
+fn failed(reply: &mut Reply, payload: &mut Payload, status: &Status, filter: &Filter) {
+    let message = match filter.payloads() {
+        true => status.message().to_owned(),
+        false => String::new(),
+    };
+    reply.outcome = Outcome::Status {
+        code: status.code().as_u8(),
+        message,
+    };
+    details(payload, status.details().clone());
+}
+
+/// Details of a status have a form of their own.
+fn details(payload: &mut Payload, details: Bytes) {
+    payload.size = details.len();
+    payload.bytes = details;
+    payload.codec = CodecId::RAW;
+    payload.part = None;
+}
+
+/// A reply without an envelope.
+fn plain(reply: &mut Reply, payload: &mut Payload, error: Part, filter: &Filter) {
+    let Some(plain) = PlainError::read(&payload.bytes) else {
+        return;
+    };
+    if plain.error.is_none() {
+        return failed(reply, payload, &plain.into_status(), filter);
+    }
+    let own = serde_json::from_slice::<PlainError<&RawValue>>(&payload.bytes);
+    let own = own.ok().and_then(|plain| plain.error);
+    let own = own.map(|own| payload.bytes.slice_ref(own.get().as_bytes()));
+    (reply.outcome, payload.part) = (Outcome::Error, Some(error));
+    payload.codec = CodecId::JSON;
+    payload.bytes = own.unwrap_or_default();
+    payload.size = payload.bytes.len();
+}
+
+fn micros(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,164 @@
+//! The way of records from the connections to the file. Connections never wait for the file: what
+//! does not fit into the queue is counted, and dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use super::filter::Payload;
+use crate::capture::Record;
+
+/// The bytes of payloads in the queue.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// The bytes that count for a record besides its payload.
+const RECORD_BYTES: usize = 512;
+
+/// A record whose payload is still as it was sent.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) record: Record,
+    /// The path of the call, and the payload.
+    pub(super) payload: Option<(Arc<str>, Payload)>,
+}
+
+impl Draft {
+    fn bytes(&self) -> usize {
+        let payload = self.payload.as_ref();
+        RECORD_BYTES + payload.map_or(0, |(_, payload)| payload.bytes.len())
+    }
+}
+
+/// What the queue and its users share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) started: Instant,
+    bytes: AtomicUsize,
+    /// Records that were dropped, and are not yet in the file.
+    lost: AtomicU64,
+    /// Nothing is recorded any more.
+    ended: AtomicBool,
+    calls: AtomicU64,
+    connections: AtomicU64,
+    /// Bytes that connections hold for messages that are not complete.
+    pub(super) held: AtomicUsize,
+}
+
+impl Shared {
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Ends the recording.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// The number of records that were dropped since this was asked the last time.
+    pub(super) fn take_lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
+
+    /// The number of the next call.
+    pub(super) fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The time since the recording began, in microseconds.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The end of the queue for connections.
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    sender: Sender<Draft>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The end of the queue for the file.
+#[derive(Debug)]
+pub(super) struct Drafts {
+    receiver: Receiver<Draft>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What comes next out of the queue.
+pub(super) enum Next {
+    Draft(Draft),
+    /// There is nothing at present.
+    Nothing,
+    /// Nobody records any more.
+    Over,
+}
+
+pub(super) fn queue() -> (Queue, Drafts) {
+    // What is in it is bounded by `Shared::bytes`.
+    let (sender, receiver) = mpsc::channel();
+    let shared = Arc::new(Shared {
+        started: Instant::now(),
+        bytes: AtomicUsize::new(0),
+        lost: AtomicU64::new(0),
+        ended: AtomicBool::new(false),
+        calls: AtomicU64::new(0),
+        connections: AtomicU64::new(0),
+        held: AtomicUsize::new(0),
+    });
+    let queue = Queue {
+        sender,
+        shared: Arc::clone(&shared),
+    };
+    (queue, Drafts { receiver, shared })
+}
+
+impl Queue {
+    /// Queues a record. Returns `false` if it was dropped.
+    pub(super) fn push(&self, draft: Draft) -> bool {
+        let (shared, bytes) = (&self.shared, draft.bytes());
+        if shared.has_ended() {
+            return false;
+        }
+        let before = shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // The largest message fits into an empty queue.
+        let fits = before.saturating_add(bytes) <= MAX_BYTES;
+        if fits && self.sender.send(draft).is_ok() {
+            return true;
+        }
+        shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        shared.lost.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+}
+
+impl Drafts {
+    /// Takes what is there.
+    pub(super) fn try_next(&self) -> Next {
+        match self.receiver.try_recv() {
+            Ok(draft) => self.taken(draft),
+            Err(TryRecvError::Empty) => Next::Nothing,
+            Err(TryRecvError::Disconnected) => Next::Over,
+        }
+    }
+
+    /// Waits for the next record.
+    pub(super) fn next(&self, timeout: Duration) -> Next {
+        match self.receiver.recv_timeout(timeout) {
+            Ok(draft) => self.taken(draft),
+            Err(RecvTimeoutError::Timeout) => Next::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Next::Over,
+        }
+    }
+
+    fn taken(&self, draft: Draft) -> Next {
+        self.shared
+            .bytes
+            .fetch_sub(draft.bytes(), Ordering::Relaxed);
+        Next::Draft(draft)
+    }
+}

@@ -1,0 +1,310 @@
+//! Making a recorded call again.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use iip_rpc::codec::CodecId;
+use iip_rpc::envelope::PlainError;
+use iip_rpc::schema::MethodKind;
+use iip_rpc::{CallOptions, Client, JsonCall, JsonError, JsonText, Metadata, Status, Streaming};
+use serde_json::value::RawValue;
+
+use super::calls::Call;
+use super::compare::code_name;
+use crate::capture::{Described, Part};
+use crate::raw::status_of;
+
+/// The messages of a server that are counted beyond those recorded.
+const MAX_SURPLUS: u64 = 1000;
+
+/// What a server replies now.
+#[derive(Debug)]
+pub(super) struct Replayed {
+    /// The messages, at most as many as were recorded.
+    pub(super) messages: Vec<Bytes>,
+    /// The number of messages.
+    pub(super) count: u64,
+    pub(super) end: End,
+}
+
+/// How a call has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    Value(CodecId, Bytes),
+    /// The method's own error, in JSON.
+    Error(String),
+    Status(Status),
+    /// A one-way call was sent, or a call was cancelled where the recorded one was.
+    Stopped,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(..) => f.write_str("a value"),
+            Self::Error(_) => f.write_str("the method's own error"),
+            Self::Status(status) => {
+                write!(
+                    f,
+                    "{}: {}",
+                    code_name(status.code().as_u8()),
+                    status.message()
+                )
+            }
+            Self::Stopped => f.write_str("no reply"),
+        }
+    }
+}
+
+impl From<JsonError> for End {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::Own(error) => Self::Error(error.into_string()),
+            JsonError::Status(status) => Self::Status(status),
+        }
+    }
+}
+
+/// A call that is ready to be made.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    path: String,
+    kind: Kind,
+    arguments: Bytes,
+    requests: Vec<JsonText>,
+    /// The stream of the client stays open.
+    stays_open: bool,
+    /// The number of messages that the server has sent.
+    recorded: u64,
+    /// The recorded call was cancelled after them.
+    is_cut: bool,
+    metadata: Metadata,
+    timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Bytes as they are.
+    Raw,
+    /// One reply.
+    Unary(CodecId),
+    OneWay(CodecId),
+    /// Streams, in JSON.
+    Streams(MethodKind),
+}
+
+impl Prepared {
+    pub(super) fn new(call: &Call, described: Option<Described<'_>>, timeout: Duration) -> Self {
+        let request = &call.request;
+        let codec = CodecId::new(request.codec);
+        let body = request.body.bytes.clone().unwrap_or_default();
+        let kind = described.map_or(MethodKind::Unary, |described| described.method.kind);
+        let is_raw = match described {
+            Some(described) => described.is_raw(),
+            None => request.plain,
+        };
+        // Values are sent in JSON if they are known: every server reads it.
+        let decoded = described
+            .and_then(|described| described.decode(Part::Arguments, codec, &body))
+            .map(|value| Bytes::from(value.to_string()));
+        let sent_in = if decoded.is_some() {
+            CodecId::JSON
+        } else {
+            codec
+        };
+        let kind = match kind {
+            _ if is_raw => Kind::Raw,
+            MethodKind::OneWay => Kind::OneWay(sent_in),
+            _ if request.one_way => Kind::OneWay(sent_in),
+            kind if request.stream => Kind::Streams(kind),
+            _ => Kind::Unary(sent_in),
+        };
+        let texts = call.requests.iter().filter_map(|message| {
+            let bytes = message.bytes.as_ref()?;
+            let value = described?.decode(Part::Request, codec, bytes)?;
+            value.to_string().parse().ok()
+        });
+        Self {
+            path: match is_raw {
+                true => request.path.clone(),
+                false => described
+                    .map_or(&request.path, |found| &found.method.path)
+                    .clone(),
+            },
+            kind,
+            arguments: if is_raw {
+                body
+            } else {
+                decoded.unwrap_or(body)
+            },
+            requests: texts.collect(),
+            stays_open: !call.has_ended,
+            recorded: call.messages.len() as u64,
+            is_cut: call.cancelled || call.reply.is_none(),
+            metadata: metadata(&request.metadata),
+            timeout,
+        }
+    }
+
+    /// Makes the call. Metadata of the command line replaces what was recorded.
+    pub(super) async fn send(self, client: Client, given: &Metadata) -> Replayed {
+        let mut metadata = self.metadata.clone();
+        for (key, _) in given.iter() {
+            metadata.remove(key);
+        }
+        let options = CallOptions::new()
+            .timeout(self.timeout)
+            .append_metadata(&metadata);
+        let client = match options {
+            Ok(options) => client.with_options(options),
+            Err(error) => {
+                let status = Status::invalid_argument(error.to_string());
+                return Replayed::end(End::Status(status));
+            }
+        };
+        match self.kind {
+            Kind::Raw => Replayed::end(self.raw(&client).await),
+            Kind::Unary(codec) => Replayed::end(self.unary(&client, codec).await),
+            Kind::OneWay(codec) => {
+                let sent = self
+                    .call(&client)
+                    .encoded_in(codec)
+                    .one_way(self.arguments)
+                    .await;
+                Replayed::end(sent.map_or_else(End::from, |()| End::Stopped))
+            }
+            Kind::Streams(kind) => self.streams(&client, kind).await,
+        }
+    }
+
+    fn call(&self, client: &Client) -> JsonCall {
+        client.json(&*self.path)
+    }
+
+    async fn raw(self, client: &Client) -> End {
+        let options = iip_core::CallOptions::default().timeout(self.timeout);
+        let reply = client
+            .raw()
+            .request_with(&self.path, self.arguments, options)
+            .await;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => return End::Status(status_of(&error)),
+        };
+        let Some(plain) = PlainError::read(&reply) else {
+            return End::Value(CodecId::RAW, reply);
+        };
+        let own = serde_json::from_slice::<PlainError<Box<RawValue>>>(&reply);
+        match own.ok().and_then(|plain| plain.error) {
+            Some(own) => End::Error(own.get().to_owned()),
+            None => End::Status(plain.into_status()),
+        }
+    }
+
+    async fn unary(self, client: &Client, codec: CodecId) -> End {
+        let reply = self
+            .call(client)
+            .encoded_in(codec)
+            .unary(self.arguments)
+            .await;
+        reply.map_or_else(End::from, |value| End::Value(codec, value))
+    }
+
+    async fn streams(mut self, client: &Client, kind: MethodKind) -> Replayed {
+        let (call, timeout) = (self.call(client), self.timeout);
+        let requests = std::mem::take(&mut self.requests);
+        let (sender, stream) = Streaming::channel(1);
+        let stays_open = self.stays_open;
+        let sending = tokio::spawn(async move {
+            for request in requests {
+                if sender.send(request).await.is_err() {
+                    return;
+                }
+            }
+            match stays_open {
+                true => std::future::pending().await,
+                false => sender.finish(),
+            }
+        });
+        let arguments = std::mem::take(&mut self.arguments);
+        let calling = async {
+            match kind {
+                MethodKind::ClientStream => match call.client_stream(arguments, stream).await {
+                    Ok(value) => Err(End::Value(CodecId::JSON, value)),
+                    Err(error) => Err(End::from(error)),
+                },
+                MethodKind::Bidirectional => {
+                    call.bidi_stream(arguments, stream).await.map_err(End::from)
+                }
+                // A subscription is a stream of values with their numbers.
+                _ => call.server_stream(arguments).await.map_err(End::from),
+            }
+        };
+        let replayed = match tokio::time::timeout(timeout, calling).await {
+            Ok(Ok(messages)) => self.receive(messages).await,
+            Ok(Err(end)) => Replayed::end(end),
+            Err(_) => Replayed::end(late()),
+        };
+        sending.abort();
+        replayed
+    }
+
+    /// Receives messages, up to where the recorded call ended.
+    async fn receive(self, mut from: Streaming<JsonText, JsonError>) -> Replayed {
+        let mut messages = Vec::new();
+        let mut count = 0;
+        let end = loop {
+            let is_enough = self.is_cut && count == self.recorded;
+            if is_enough || count > self.recorded.saturating_add(MAX_SURPLUS) {
+                break End::Stopped;
+            }
+            let Ok(next) = tokio::time::timeout(self.timeout, from.next()).await else {
+                break late();
+            };
+            match next {
+                Some(Ok(message)) => {
+                    count += 1;
+                    if count <= self.recorded {
+                        messages.push(Bytes::from(message.into_string()));
+                    }
+                }
+                Some(Err(error)) => break End::from(error),
+                None => break End::Value(CodecId::JSON, Bytes::from_static(b"null")),
+            }
+        };
+        Replayed {
+            messages,
+            count,
+            end,
+        }
+    }
+}
+
+impl Replayed {
+    fn end(end: End) -> Self {
+        Self {
+            messages: Vec::new(),
+            count: 0,
+            end,
+        }
+    }
+}
+
+fn late() -> End {
+    End::Status(Status::deadline_exceeded(
+        "nothing arrived in time (option --timeout)",
+    ))
+}
+
+/// The metadata to send again: not what was blanked, and not the keys of the format.
+fn metadata(recorded: &[(String, Bytes)]) -> Metadata {
+    let mut metadata = Metadata::new();
+    for (key, value) in recorded {
+        if &value[..] != b"***" && !key.starts_with("iip-") {
+            // A key that cannot be sent was changed in the file.
+            let _ = metadata.append(key, value.clone());
+        }
+    }
+    metadata
+}

@@ -1,0 +1,194 @@
+//! `iq replay`.
+
+use serde_json::{Value, json};
+
+use crate::bank::{Change, PASSWORD, Recorder, TOKEN, bank, call_everything, file};
+use crate::common::{Home, Ran, json_lines};
+
+/// A recording of a call of every kind.
+async fn recorded() -> Home {
+    let (home, server) = (Home::new(), bank(Change::Nothing).await);
+    let to = server.target().to_string();
+    let recorder = Recorder::start(&home, &to, &["--payloads"]).await;
+    let client = recorder.client().await;
+    call_everything(&client).await;
+    drop(client);
+    let stopped = recorder.stop().await;
+    assert_eq!((stopped.code, &*stopped.err), (Some(0), ""));
+    home
+}
+
+/// Makes the calls of the recording against a bank.
+async fn replay(home: &Home, change: Change, more: &[&str]) -> Ran {
+    let server = bank(change).await;
+    let to = server.target().to_string();
+    let file = file(home);
+    let replay = ["replay", &file, "--to", &to, "--pace", "max"];
+    home.iq(&[&replay[..], more].concat()).await
+}
+
+/// The fields that differ, with the names of the methods.
+fn fields(lines: &[Value]) -> Vec<(String, String)> {
+    let differences = lines.iter().filter(|line| line["type"] == "difference");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    differences
+        .map(|line| (text(&line["method"]), text(&line["field"])))
+        .collect()
+}
+
+fn summary(lines: &[Value]) -> &Value {
+    lines
+        .last()
+        .filter(|line| line["type"] == "summary")
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_equal_server_gives_equal_replies_to_calls_of_every_kind() {
+    let home = recorded().await;
+    let ran = replay(&home, Change::Nothing, &["--force", "--json"]).await;
+    let lines = ran.json();
+    let expected = json!({
+        "type": "summary",
+        "calls": 10,
+        "same": 10,
+        "different": 0,
+        "left_out": 0,
+        "reasons": {},
+    });
+    assert_eq!(lines, [expected]);
+}
+
+#[tokio::test]
+async fn only_calls_of_idempotent_methods_are_made_unless_forced() {
+    let home = recorded().await;
+    let ran = replay(&home, Change::Nothing, &[]).await;
+    let text = ran.data();
+    let expected = "calls: 6 made, 6 the same, 0 different\n\
+                    left out: 4 not marked as idempotent (--force makes them)\n";
+    assert_eq!(text, expected);
+}
+
+#[tokio::test]
+async fn another_reply_is_shown_field_by_field() {
+    let home = recorded().await;
+    let ran = replay(&home, Change::Fields, &["--json"]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("2 replies differ"), "{}", ran.err);
+    let lines = json_lines(&ran.out);
+    let of = |method: &str, field: &str| (format!("bank.Accounts.{method}"), field.to_owned());
+    let mut expected = vec![of("find", "name"), of("find", "tags")];
+    for message in 0..3 {
+        expected.push(of("list", &format!("messages[{message}].name")));
+        expected.push(of("list", &format!("messages[{message}].tags")));
+    }
+    let mut found = fields(&lines);
+    found.sort();
+    assert_eq!(found, expected);
+    let name = lines.iter().find(|line| line["field"] == "name").unwrap();
+    assert_eq!(
+        (&name["recorded"], &name["replayed"]),
+        (&json!("Alice"), &json!("Bob"))
+    );
+    assert!(!ran.out.contains(TOKEN), "{}", ran.out);
+    let ignored = ["--ignore", "name", "--ignore", "*.name", "--ignore", "tags"];
+    let ran = replay(&home, Change::Fields, &[&ignored[..], &["--json"]].concat()).await;
+    let fields = fields(&json_lines(&ran.out));
+    assert!(
+        fields.iter().all(|(_, field)| field.ends_with("].tags")),
+        "{fields:?}"
+    );
+    assert_eq!((ran.code, fields.len()), (Some(1), 3));
+    let ignored = [&ignored[..], &["--ignore", "messages.tags"]].concat();
+    let ran = replay(&home, Change::Fields, &ignored).await;
+    assert!(ran.data().starts_with("calls: 6 made, 6 the same"));
+}
+
+#[tokio::test]
+async fn a_stream_with_fewer_messages_differs_whatever_is_ignored() {
+    let home = recorded().await;
+    let ignored = ["--ignore", "messages", "--ignore", "*", "--json"];
+    let ran = replay(&home, Change::ShortStreams, &ignored).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let lines = json_lines(&ran.out);
+    let counts: Vec<_> = lines
+        .iter()
+        .filter(|line| line["field"] == "messages")
+        .map(|line| (line["recorded"].clone(), line["replayed"].clone()))
+        .collect();
+    let of = |recorded: &str, replayed: &str| (json!(recorded), json!(replayed));
+    assert_eq!(counts.len(), 2, "{}", ran.out);
+    assert!(
+        counts.contains(&of("3 messages", "2 messages")),
+        "{counts:?}"
+    );
+    assert!(
+        counts.contains(&of("2 messages", "1 messages")),
+        "{counts:?}"
+    );
+    assert_eq!(summary(&lines)["different"], 2);
+}
+
+#[tokio::test]
+async fn codes_and_errors_are_compared() {
+    let home = recorded().await;
+    let ran = replay(&home, Change::Errors, &["--json"]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let lines = json_lines(&ran.out);
+    let mut found: Vec<_> = fields(&lines).into_iter().map(|(_, field)| field).collect();
+    found.sort();
+    assert_eq!(found, ["Locked.day", "status.code", "status.message"]);
+    assert!(!ran.out.contains(PASSWORD), "{}", ran.out);
+    let code = lines
+        .iter()
+        .find(|line| line["field"] == "status.code")
+        .unwrap();
+    assert_eq!(
+        (&code["recorded"], &code["replayed"]),
+        (&json!("NOT_FOUND"), &json!("UNAVAILABLE"))
+    );
+}
+
+#[tokio::test]
+async fn a_cut_recording_is_used_up_to_its_last_whole_record() {
+    let home = recorded().await;
+    let whole = std::fs::read(file(&home)).unwrap();
+    std::fs::write(file(&home), &whole[..whole.len() * 3 / 4]).unwrap();
+    let ran = replay(&home, Change::Nothing, &["--force"]).await;
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(
+        ran.err.contains("f.iqr was cut within the record at byte"),
+        "{}",
+        ran.err
+    );
+    assert!(ran.out.contains(", 0 different"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_recording_or_damaged_is_a_clear_error() {
+    let home = recorded().await;
+    let text = home.write("text.iqr", "this is no recording at all");
+    let show = home.iq(&["replay", &text, "--show"]).await;
+    assert!(show.failed(2).contains("text.iqr is not a recording of iq"));
+    let mut bytes = std::fs::read(file(&home)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file(&home), &bytes).unwrap();
+    let ran = replay(&home, Change::Nothing, &["--force"]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    assert!(ran.err.contains("f.iqr is damaged at byte"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn wrong_options_are_explained() {
+    let home = recorded().await;
+    let without = home.iq(&["replay", &file(&home)]).await.failed(2);
+    assert!(without.contains("--to"), "{without}");
+    let speed = ["--speed", "2"];
+    let speed = replay(&home, Change::Nothing, &speed).await.failed(2);
+    assert!(speed.contains("--speed"), "{speed}");
+    let pace = home
+        .iq(&["replay", &file(&home), "--to", "x:1", "--pace", "7"])
+        .await;
+    assert!(pace.failed(2).contains("50/s"));
+}
