@@ -28,7 +28,8 @@ fn of_type<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
 async fn calls_of_every_kind_are_recorded_without_their_secrets() {
     let (home, server) = (Home::new(), bank(Change::Nothing).await);
     let more = ["--payloads", "--secret", "tenant"];
-    let recorder = Recorder::start(&home, &server.target().to_string(), &more).await;
+    let to = server.target().to_string();
+    let recorder = Recorder::start(&home, &to, &more).await;
     let client = recorder.client().await;
     let calls = call_everything(&client).await;
     drop(client);

@@ -131,7 +131,7 @@ impl<'a> Observer<'a> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(mut tap) = tap {
+        if let Some(tap) = tap {
             tap.close(unreadable);
         }
     }

@@ -89,14 +89,8 @@ pub(super) struct Drafts {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What comes next out of the queue.
-pub(super) enum Next {
-    Draft(Draft),
-    /// There is nothing at present.
-    Nothing,
-    /// Nobody records any more.
-    Over,
-}
+/// Nobody records any more.
+pub(super) struct Over;
 
 pub(super) fn queue() -> (Queue, Drafts) {
     // What is in it is bounded by `Shared::bytes`.
@@ -137,28 +131,71 @@ impl Queue {
 }
 
 impl Drafts {
-    /// Takes what is there.
-    pub(super) fn try_next(&self) -> Next {
+    /// Takes the next record; `None` if there is none at present.
+    pub(super) fn try_next(&self) -> Result<Option<Draft>, Over> {
         match self.receiver.try_recv() {
-            Ok(draft) => self.taken(draft),
-            Err(TryRecvError::Empty) => Next::Nothing,
-            Err(TryRecvError::Disconnected) => Next::Over,
+            Ok(draft) => Ok(Some(self.taken(draft))),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Over),
         }
     }
 
-    /// Waits for the next record.
-    pub(super) fn next(&self, timeout: Duration) -> Next {
+    /// Waits for the next record; `None` if there was none in this time.
+    pub(super) fn next(&self, timeout: Duration) -> Result<Option<Draft>, Over> {
         match self.receiver.recv_timeout(timeout) {
-            Ok(draft) => self.taken(draft),
-            Err(RecvTimeoutError::Timeout) => Next::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Next::Over,
+            Ok(draft) => Ok(Some(self.taken(draft))),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Over),
         }
     }
 
-    fn taken(&self, draft: Draft) -> Next {
-        self.shared
-            .bytes
-            .fetch_sub(draft.bytes(), Ordering::Relaxed);
-        Next::Draft(draft)
+    fn taken(&self, draft: Draft) -> Draft {
+        let bytes = draft.bytes();
+        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        draft
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use iip_rpc::codec::CodecId;
+    use iip_rpc::compression::CompressionId;
+
+    use super::*;
+    use crate::capture::Moment;
+
+    fn draft(bytes: usize) -> Draft {
+        let payload = Payload {
+            bytes: Bytes::from(vec![0; bytes]),
+            size: bytes,
+            codec: CodecId::RAW,
+            compression: CompressionId::NONE,
+            part: None,
+            left_out: None,
+        };
+        Draft {
+            record: Record::Cancelled(Moment { call: 1, at: 1 }),
+            payload: Some(("/echo".into(), payload)),
+        }
+    }
+
+    #[test]
+    fn what_the_file_cannot_take_is_dropped_and_counted() {
+        let (queue, drafts) = queue();
+        let most = MAX_BYTES / (1024 * 1024);
+        let pushed = (0..most + 3).filter(|_| queue.push(draft(1024 * 1024)));
+        assert_eq!(pushed.count(), most - 1);
+        assert_eq!((queue.shared.take_lost(), queue.shared.take_lost()), (4, 0));
+        assert!(matches!(drafts.try_next(), Ok(Some(_))));
+        assert!(queue.push(draft(1024 * 1024)));
+        queue.shared.end();
+        assert!(!queue.push(draft(0)));
+        assert_eq!(queue.shared.take_lost(), 0);
+        drop(queue);
+        while let Ok(next) = drafts.try_next() {
+            assert!(next.is_some());
+        }
+        assert_eq!(drafts.shared.bytes.load(Ordering::Relaxed), 0);
     }
 }

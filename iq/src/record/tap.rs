@@ -27,7 +27,7 @@ const MAX_WAITING: usize = 64 * 1024;
 const FREE_BYTES: usize = 64 * 1024;
 
 /// The bytes that all connections may hold for messages that are not complete.
-const MAX_HELD_BYTES: usize = 256 * 1024 * 1024;
+const MAX_HELD_BYTES: usize = 128 * 1024 * 1024;
 
 /// The bytes that count for a request that waits.
 const WAITING_BYTES: usize = 512;
@@ -138,7 +138,7 @@ impl Tap {
     }
 
     /// The connection has ended, or cannot be followed any further.
-    pub(super) fn close(&mut self, unreadable: Option<String>) {
+    pub(super) fn close(&self, unreadable: Option<String>) {
         let (connection, at) = (self.connection, self.recorder.queue.shared.now());
         self.push(
             Record::Closed(Closed {
@@ -526,3 +526,6 @@ fn popped(
         .pop()
         .map_err(|_| "a message of a stream has more than 16 MiB".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

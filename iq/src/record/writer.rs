@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use serde_json::json;
 
 use super::Recorder;
-use super::queue::{Draft, Drafts, Next};
+use super::queue::{Draft, Drafts, Over};
 use crate::capture::{self, Begin, End, Lost, Record};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
@@ -120,7 +120,7 @@ impl FileWriter {
                 return self.end("--max-time is over");
             }
             let next = match drafts.try_next() {
-                Next::Nothing => {
+                Ok(None) => {
                     // A file that is cut from here on has everything up to now.
                     self.flush()?;
                     drafts.next(left.map_or(CHECK, |left| left.min(CHECK)))
@@ -128,14 +128,13 @@ impl FileWriter {
                 next => next,
             };
             match next {
-                Next::Draft(draft) => {
+                Ok(Some(draft)) => {
                     if !self.write(draft)? {
                         return self.end("--max-size is reached");
                     }
                 }
-                Next::Nothing if drafts.shared.has_ended() => return self.end(INTERRUPTED),
-                Next::Nothing => {}
-                Next::Over => return self.end(INTERRUPTED),
+                Ok(None) if !drafts.shared.has_ended() => {}
+                Ok(None) | Err(Over) => return self.end(INTERRUPTED),
             }
         }
     }
@@ -195,7 +194,11 @@ impl FileWriter {
         };
         self.encode(&Record::End(end))?;
         self.flush()?;
-        self.file.sync_data()?;
+        match self.file.sync_data() {
+            // A pipe is as good as a file.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            synced => synced?,
+        }
         if reason != INTERRUPTED {
             let text = format!("the recording ended: {reason}; connections are passed on");
             match self.output.is_json() {

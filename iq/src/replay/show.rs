@@ -32,9 +32,8 @@ pub(super) fn run(mut reader: Reader<BufReader<File>>, begin: &Begin, output: &O
     while let Some(record) = reader.next()? {
         show.record(record)?;
     }
-    match reader.remark() {
-        Some(remark) => output.note(remark),
-        None => {}
+    if let Some(remark) = reader.remark() {
+        output.note(remark);
     }
     Ok(())
 }

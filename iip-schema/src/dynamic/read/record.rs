@@ -158,13 +158,12 @@ impl<'de> Visitor<'de> for Fields<'_, '_> {
         for field in self.written().filter(|field| field.flatten) {
             let entries =
                 flat(self.seed.of(&field.ty, path), &mut rest).map_err(A::Error::custom)?;
-            match self
+            let value = self
                 .kept(field, Value::Object(entries), path)
-                .map_err(lift)?
-            {
-                Value::Object(entries) => object.extend(entries),
-                // A blank option has no fields.
-                _ => {}
+                .map_err(lift)?;
+            // A blank option has no fields.
+            if let Value::Object(entries) = value {
+                object.extend(entries);
             }
         }
         if let (true, Some((key, _))) = (self.record.deny_unknown, rest.first()) {
