@@ -12,6 +12,7 @@ mod descriptions;
 mod health;
 mod man;
 mod output;
+mod proxy;
 mod raw;
 mod readme;
 mod record;

@@ -69,3 +69,44 @@ async fn a_target_of_the_configuration_has_its_certificates() {
     let key = ["prod/echo", "--cert", "/nowhere.pem"];
     assert!(home.iq(&key).await.failed(2).contains("--key"));
 }
+
+#[tokio::test]
+async fn a_recorder_sees_the_calls_of_connections_with_tls_on_both_sides() {
+    use crate::bank::{Recorder, file};
+
+    let home = Home::new();
+    let (shop, ca) = secured(&home).await;
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+    let own = home.write("recorder.pem", cert.pem());
+    let key = home.write("recorder.key", signing_key.serialize_pem());
+    let tls = ["--ca", &ca, "--listen-cert", &own, "--listen-key", &key];
+    let recorder =
+        Recorder::start(&home, &shop.target, &[&tls[..], &["--payloads"]].concat()).await;
+    let call = [
+        "call",
+        &recorder.address,
+        "shop.Orders.find",
+        "id=7",
+        "--ca",
+        &own,
+        "-t",
+        LONG,
+    ];
+    let order = home.iq(&call).await.data();
+    assert!(order.contains("\"id\":7"), "{order}");
+    let stopped = recorder.stop().await;
+    assert_eq!((stopped.code, &*stopped.err), (Some(0), ""));
+    let replay = [
+        "replay",
+        &file(&home),
+        "--to",
+        &shop.target,
+        "--ca",
+        &ca,
+        "-t",
+        LONG,
+    ];
+    let text = home.iq(&replay).await.data();
+    assert_eq!(text, "calls: 1 made, 1 the same, 0 different\n");
+}

@@ -97,10 +97,10 @@ impl<'a> Comparison<'a> {
                 let old = self.recorded(Part::Result, codec, &reply.body);
                 self.value(Part::Result, &whole, old, *codec_now, bytes);
             }
-            (Outcome::Error, End::Error(now)) => {
+            (Outcome::Error, End::Error(codec_now, now)) => {
                 let part = Part::error(reply.accepted);
                 let old = self.recorded(part, codec, &reply.body);
-                self.value(part, &whole, old, CodecId::JSON, now.as_bytes());
+                self.value(part, &whole, old, *codec_now, now);
             }
             (Outcome::Status { code, message }, End::Status(now)) => {
                 let status = Place::name("status");

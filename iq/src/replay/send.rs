@@ -3,9 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
-use iip_rpc::codec::CodecId;
-use iip_rpc::envelope::PlainError;
+use bytes::{Bytes, BytesMut};
+use iip_core::CallError;
+use iip_rpc::codec::{CodecId, DecodeLimits};
+use iip_rpc::compression::decompress;
+use iip_rpc::envelope::{
+    Outcome as ReplyOutcome, PlainError, ReplyHead, RequestHead, is_envelope, read_status,
+};
 use iip_rpc::schema::MethodKind;
 use iip_rpc::{CallOptions, Client, JsonCall, JsonError, JsonText, Metadata, Status, Streaming};
 use serde_json::value::RawValue;
@@ -32,8 +36,8 @@ pub(super) struct Replayed {
 #[derive(Debug)]
 pub(super) enum End {
     Value(CodecId, Bytes),
-    /// The method's own error, in JSON.
-    Error(String),
+    /// The method's own error.
+    Error(CodecId, Bytes),
     Status(Status),
     /// A one-way call was sent, or a call was cancelled where the recorded one was.
     Stopped,
@@ -43,7 +47,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Value(..) => f.write_str("a value"),
-            Self::Error(_) => f.write_str("the method's own error"),
+            Self::Error(..) => f.write_str("the method's own error"),
             Self::Status(status) => {
                 write!(
                     f,
@@ -60,7 +64,7 @@ impl fmt::Display for End {
 impl From<JsonError> for End {
     fn from(error: JsonError) -> Self {
         match error {
-            JsonError::Own(error) => Self::Error(error.into_string()),
+            JsonError::Own(error) => Self::Error(CodecId::JSON, error.into_string().into()),
             JsonError::Status(status) => Self::Status(status),
         }
     }
@@ -87,8 +91,10 @@ pub(super) struct Prepared {
 enum Kind {
     /// Bytes as they are.
     Raw,
-    /// One reply.
-    Unary(CodecId),
+    /// One reply, in JSON.
+    Unary,
+    /// One reply, and arguments whose types are not known.
+    Envelope(CodecId),
     OneWay(CodecId),
     /// Streams, in JSON.
     Streams(MethodKind),
@@ -118,7 +124,8 @@ impl Prepared {
             MethodKind::OneWay => Kind::OneWay(sent_in),
             _ if request.one_way => Kind::OneWay(sent_in),
             kind if request.stream => Kind::Streams(kind),
-            _ => Kind::Unary(sent_in),
+            _ if sent_in == CodecId::JSON => Kind::Unary,
+            _ => Kind::Envelope(sent_in),
         };
         let texts = call.requests.iter().filter_map(|message| {
             let bytes = message.bytes.as_ref()?;
@@ -165,7 +172,16 @@ impl Prepared {
         };
         match self.kind {
             Kind::Raw => Replayed::end(self.raw(&client).await),
-            Kind::Unary(codec) => Replayed::end(self.unary(&client, codec).await),
+            Kind::Unary => Replayed::end(self.unary(&client).await),
+            Kind::Envelope(codec) => {
+                // Everything is added that the client would add.
+                let added = metadata.append_all(given);
+                let end = added.map_err(|error| Status::invalid_argument(error.to_string()));
+                Replayed::end(match end {
+                    Ok(()) => self.envelope(&client, codec, &metadata).await,
+                    Err(status) => End::Status(status),
+                })
+            }
             Kind::OneWay(codec) => {
                 let sent = self
                     .call(&client)
@@ -183,32 +199,33 @@ impl Prepared {
     }
 
     async fn raw(self, client: &Client) -> End {
-        let options = iip_core::CallOptions::default().timeout(self.timeout);
-        let reply = client
-            .raw()
-            .request_with(&self.path, self.arguments, options)
-            .await;
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => return End::Status(status_of(&error)),
-        };
-        let Some(plain) = PlainError::read(&reply) else {
-            return End::Value(CodecId::RAW, reply);
-        };
-        let own = serde_json::from_slice::<PlainError<Box<RawValue>>>(&reply);
-        match own.ok().and_then(|plain| plain.error) {
-            Some(own) => End::Error(own.get().to_owned()),
-            None => End::Status(plain.into_status()),
+        match self.request(client, self.arguments.clone()).await {
+            Ok(reply) => plain(reply),
+            Err(error) => End::Status(status_of(&error)),
         }
     }
 
-    async fn unary(self, client: &Client, codec: CodecId) -> End {
-        let reply = self
-            .call(client)
-            .encoded_in(codec)
-            .unary(self.arguments)
-            .await;
-        reply.map_or_else(End::from, |value| End::Value(codec, value))
+    async fn request(&self, client: &Client, body: Bytes) -> Result<Bytes, CallError> {
+        let options = iip_core::CallOptions::default().timeout(self.timeout);
+        client.raw().request_with(&self.path, body, options).await
+    }
+
+    async fn unary(self, client: &Client) -> End {
+        let reply = self.call(client).unary(self.arguments).await;
+        reply.map_or_else(End::from, |value| End::Value(CodecId::JSON, value))
+    }
+
+    async fn envelope(self, client: &Client, codec: CodecId, metadata: &Metadata) -> End {
+        let mut out = BytesMut::new();
+        RequestHead::write(codec, Some(self.timeout), metadata, &mut out);
+        out.extend_from_slice(&self.arguments);
+        match self.request(client, out.freeze()).await {
+            Ok(reply) if is_envelope(&reply) => {
+                enveloped(reply).unwrap_or_else(|error| End::Status(Status::internal(error)))
+            }
+            Ok(reply) => plain(reply),
+            Err(error) => End::Status(status_of(&error)),
+        }
     }
 
     async fn streams(mut self, client: &Client, kind: MethodKind) -> Replayed {
@@ -288,6 +305,33 @@ impl Replayed {
             count: 0,
             end,
         }
+    }
+}
+
+/// A reply with an envelope.
+fn enveloped(reply: Bytes) -> Result<End, String> {
+    let (head, body) = ReplyHead::read(reply).map_err(|error| error.to_string())?;
+    let body = decompress(head.compression, body, &DecodeLimits::new());
+    let body = body.map_err(|error| error.to_string())?;
+    Ok(match head.outcome {
+        ReplyOutcome::Value => End::Value(head.codec, body),
+        ReplyOutcome::Error => End::Error(head.codec, body),
+        ReplyOutcome::Status => {
+            let status = read_status(body, head.metadata);
+            End::Status(status.map_err(|error| error.to_string())?)
+        }
+    })
+}
+
+/// A reply without one.
+fn plain(reply: Bytes) -> End {
+    let Some(plain) = PlainError::read(&reply) else {
+        return End::Value(CodecId::RAW, reply);
+    };
+    let own = serde_json::from_slice::<PlainError<Box<RawValue>>>(&reply);
+    match own.ok().and_then(|plain| plain.error) {
+        Some(own) => End::Error(CodecId::JSON, Bytes::copy_from_slice(own.get().as_bytes())),
+        None => End::Status(plain.into_status()),
     }
 }
 
