@@ -25,6 +25,9 @@ const HEAD_BYTES: usize = 4 + 8;
 /// The largest content of a record: the largest message, with room for everything else.
 const MAX_RECORD_BYTES: usize = 20 * 1024 * 1024;
 
+/// The largest descriptions of all services, in bytes.
+const MAX_DESCRIBED_BYTES: usize = 16 * 1024 * 1024;
+
 /// Appends what a file begins with.
 pub(crate) fn begin(out: &mut BytesMut) {
     out.put_slice(&MAGIC);
@@ -62,6 +65,8 @@ pub(crate) struct Reader<R> {
     input: R,
     /// The position of the next record.
     position: u64,
+    /// The bytes of all descriptions.
+    described: usize,
     state: State,
 }
 
@@ -92,6 +97,7 @@ impl<R: Read> Reader<R> {
             name,
             input,
             position: 0,
+            described: 0,
             state: State::Reading,
         }
     }
@@ -151,8 +157,17 @@ impl<R: Read> Reader<R> {
         let record = decode_value(CodecId::MSGPACK, &content.into(), &limits);
         let record: Record = record.map_err(|error| self.damaged(&error.to_string()))?;
         self.position += (HEAD_BYTES + length) as u64;
-        if matches!(record, Record::End(_)) {
-            self.state = State::Ended;
+        match record {
+            Record::End(_) => self.state = State::Ended,
+            Record::Service(_) => {
+                self.described += length;
+                if self.described > MAX_DESCRIBED_BYTES {
+                    let text =
+                        format!("the descriptions have more than {MAX_DESCRIBED_BYTES} bytes");
+                    return Err(self.damaged(&text));
+                }
+            }
+            _ => {}
         }
         Ok(Some(record))
     }

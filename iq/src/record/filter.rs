@@ -24,6 +24,12 @@ pub(super) const SECRET_KEYS: [&str; 12] = [
     "x-auth-token",
 ];
 
+/// The largest payload: the largest message that peers accept, with its envelope.
+pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
+
+/// The reason for leaving out a larger one.
+pub(super) const TOO_LARGE: &str = "it is larger than 16 MiB";
+
 /// The value in the place of a secret.
 const BLANK: &str = "***";
 
@@ -111,7 +117,7 @@ impl Filter {
         if !self.payloads {
             return body;
         }
-        match plain(payload, path, services) {
+        match written(payload, path, services) {
             Ok(bytes) => body.bytes = Some(bytes),
             Err(reason) => body.left_out = Some(reason.to_owned()),
         }
@@ -119,7 +125,17 @@ impl Filter {
     }
 }
 
-/// The payload without compression and secrets, or the reason why it is not written.
+/// The payload to write, or the reason why it is not written.
+fn written(payload: Payload, path: &str, services: &Services) -> Result<Bytes, &'static str> {
+    let bytes = plain(payload, path, services)?;
+    match bytes.len() > MAX_BYTES {
+        // Blank values can be longer than the secrets.
+        true => Err(TOO_LARGE),
+        false => Ok(bytes),
+    }
+}
+
+/// The payload without compression and secrets.
 fn plain(payload: Payload, path: &str, services: &Services) -> Result<Bytes, &'static str> {
     if let Some(reason) = payload.left_out {
         return Err(reason);

@@ -10,14 +10,11 @@ use iip_rpc::envelope::{
 use iip_rpc::{Code, Metadata, Status};
 use serde_json::value::RawValue;
 
-use super::filter::{Filter, Payload};
+use super::filter::{Filter, MAX_BYTES, Payload, TOO_LARGE};
 use crate::capture::{Body, Described, Outcome, Part, Reply, Request};
 
 /// The bytes of a message that are kept in a recording without payloads: enough for its head.
 const HEAD_BYTES: usize = 32 * 1024;
-
-/// The largest message of which all bytes are kept: the largest typed one, with its envelope.
-const MAX_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
 
 /// A message that arrives in frames.
 #[derive(Debug, Default)]
@@ -90,7 +87,7 @@ pub(super) fn request(
         codec: CodecId::RAW,
         compression: CompressionId::NONE,
         part: Some(Part::Arguments),
-        left_out: (!whole).then_some("it is larger than 16 MiB"),
+        left_out: (!whole).then_some(TOO_LARGE),
         bytes: bytes.clone(),
     };
     let is_raw = described.is_some_and(|described| described.is_raw());
@@ -140,7 +137,7 @@ pub(super) fn reply(
         codec: form.codec,
         compression: CompressionId::NONE,
         part: Some(Part::Result),
-        left_out: (!whole).then_some("it is larger than 16 MiB"),
+        left_out: (!whole).then_some(TOO_LARGE),
     };
     let mut reply = Reply {
         call,

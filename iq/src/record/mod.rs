@@ -124,7 +124,7 @@ pub(crate) async fn run(args: &RecordArgs, connect: &ConnectArgs, output: &Outpu
     };
     let writer = Arc::clone(&recorder);
     let writer = FileWriter::create(&args.output, &args.to, writer, bounds, *output)?;
-    let written = writer.spawn(drafts);
+    let written = writer.spawn(drafts)?;
     let address = listener.describe();
     output.either(
         "listening",

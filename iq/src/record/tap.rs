@@ -317,8 +317,11 @@ impl Tap {
         call.is_known = self.push(Record::Request(request), Some((call.path.clone(), payload)));
     }
 
-    /// Leaves out payloads that the description may not fit.
+    /// Leaves out payloads that are not recorded, or that the description may not fit.
     fn checked(&self, path: &str, mut payload: Payload) -> Payload {
+        if !self.recorder.filter.payloads() {
+            payload.bytes = Bytes::new();
+        }
         if !self.is_described && self.recorder.services.at(path).is_some() {
             payload.left_out.get_or_insert(
                 "the server has another build than the one whose description is recorded",

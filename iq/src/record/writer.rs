@@ -22,6 +22,9 @@ const RESERVE_BYTES: u64 = 1024;
 /// The bytes that are gathered before they are written.
 const GATHERED_BYTES: usize = 256 * 1024;
 
+/// The stack of the thread.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+
 /// The time after which it is checked whether the recording has ended elsewhere.
 const CHECK: Duration = Duration::from_millis(100);
 
@@ -94,8 +97,11 @@ impl FileWriter {
     }
 
     /// Writes what comes, until the recording ends.
-    pub(super) fn spawn(self, drafts: Drafts) -> JoinHandle<Outcome<Recorded>> {
-        std::thread::spawn(move || self.run(&drafts))
+    pub(super) fn spawn(self, drafts: Drafts) -> Outcome<JoinHandle<Outcome<Recorded>>> {
+        // Values are decoded level by level.
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let spawned = thread.spawn(move || self.run(&drafts));
+        spawned.map_err(|error| Failure::Own(format!("a thread cannot be started: {error}")))
     }
 
     fn run(mut self, drafts: &Drafts) -> Outcome<Recorded> {

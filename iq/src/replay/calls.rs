@@ -1,6 +1,6 @@
 //! Calls, put together from the records of a recording.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::BufReader;
 
@@ -15,6 +15,9 @@ const MAX_BYTES: usize = 512 * 1024 * 1024;
 
 /// The bytes that count for a call besides its payloads.
 const CALL_BYTES: usize = 1024;
+
+/// The bytes that count for an entry of metadata besides its own.
+const ENTRY_BYTES: usize = 64;
 
 /// The bytes, and the number, of complete calls that wait for one that began before them.
 const MAX_READY_BYTES: usize = 32 * 1024 * 1024;
@@ -42,7 +45,11 @@ pub(super) struct Call {
 
 impl Call {
     fn new(request: Request, began: u64) -> Self {
-        let bytes = CALL_BYTES + size(&request.body);
+        let metadata = request.metadata.iter();
+        let metadata: usize = metadata
+            .map(|(key, value)| ENTRY_BYTES + key.len() + value.len())
+            .sum();
+        let bytes = CALL_BYTES + metadata + size(&request.body);
         Self {
             request,
             requests: Vec::new(),
@@ -74,6 +81,8 @@ pub(super) struct Calls {
     /// The calls without a reply, by their numbers and by the positions of their requests.
     open: HashMap<u64, Call>,
     beginnings: BTreeMap<u64, u64>,
+    /// The connections with the numbers of their open calls.
+    connections: BTreeSet<(u64, u64)>,
     /// Complete calls by the positions of their requests.
     ready: BTreeMap<u64, Call>,
     open_bytes: usize,
@@ -92,6 +101,7 @@ impl Calls {
             position: 0,
             open: HashMap::new(),
             beginnings: BTreeMap::new(),
+            connections: BTreeSet::new(),
             ready: BTreeMap::new(),
             open_bytes: 0,
             ready_bytes: 0,
@@ -117,7 +127,9 @@ impl Calls {
                 Some(record) => self.add(record)?,
                 None => {
                     self.is_over = true;
-                    self.close(|_| true);
+                    let open: Vec<u64> = self.open.keys().copied().collect();
+                    // They get no reply any more.
+                    open.into_iter().for_each(|id| self.complete(id));
                 }
             }
         }
@@ -165,7 +177,11 @@ impl Calls {
                 self.complete(id);
             }
             Record::Closed(closed) => {
-                self.close(|call| call.request.connection == closed.connection);
+                let connection = closed.connection;
+                let range = (connection, 0)..=(connection, u64::MAX);
+                let open = self.connections.range(range);
+                let open: Vec<u64> = open.map(|(_, id)| *id).collect();
+                open.into_iter().for_each(|id| self.complete(id));
             }
             Record::Lost(lost) => self.lost = self.lost.saturating_add(lost.records),
             Record::Begin(_) | Record::Opened(_) | Record::End(_) => {}
@@ -182,6 +198,7 @@ impl Calls {
         let call = Call::new(request, self.position);
         self.open_bytes += call.bytes;
         self.beginnings.insert(call.began, id);
+        self.connections.insert((call.request.connection, id));
         self.open.insert(id, call);
         if one_way {
             self.complete(id);
@@ -225,16 +242,10 @@ impl Calls {
             return;
         };
         self.beginnings.remove(&call.began);
+        self.connections.remove(&(call.request.connection, id));
         self.open_bytes -= call.bytes;
         self.ready_bytes += call.bytes;
         call.ended = self.position;
         self.ready.insert(call.began, call);
-    }
-
-    /// Completes calls that get no reply any more.
-    fn close(&mut self, which: impl Fn(&Call) -> bool) {
-        let open = self.open.iter().filter(|(_, call)| which(call));
-        let ids: Vec<u64> = open.map(|(id, _)| *id).collect();
-        ids.into_iter().for_each(|id| self.complete(id));
     }
 }

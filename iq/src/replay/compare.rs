@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use iip_rpc::Code;
 use iip_rpc::codec::CodecId;
+use iip_rpc::schema::MethodKind;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -143,9 +144,19 @@ impl<'a> Comparison<'a> {
             .described
             .and_then(|described| described.decode(part, codec, bytes));
         Some(match decoded {
-            Some(value) => Shown::Json(value),
+            Some(value) => Shown::Json(self.item(part, value)),
             None => shown(codec, bytes),
         })
+    }
+
+    /// A value of a subscription without its number, which is another one each time.
+    fn item(&self, part: Part, value: Value) -> Value {
+        let kind = self.described.map(|described| described.method.kind);
+        let is_numbered = kind == Some(MethodKind::Subscription) && part == Part::Message;
+        match value {
+            Value::Array(mut pair) if is_numbered && pair.len() == 2 => pair.remove(1),
+            value => value,
+        }
     }
 
     /// Compares a value. What was not recorded is not compared.
@@ -154,10 +165,12 @@ impl<'a> Comparison<'a> {
         let raw = shown(codec, new);
         match (old, raw) {
             (Shown::Json(old), Shown::Json(raw)) => {
+                let raw = self.item(part, raw);
                 let described = self.described.filter(|described| !described.is_raw());
                 let decoded = described.and_then(|described| described.decode(part, codec, new));
                 match decoded {
                     Some(decoded) => {
+                        let decoded = self.item(part, decoded);
                         self.values(place, &old, &decoded, false);
                         self.added(place, &decoded, &raw);
                     }

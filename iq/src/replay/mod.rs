@@ -126,8 +126,8 @@ struct Replay<'a> {
     output: &'a Output,
     counts: Counts,
     tasks: JoinSet<(Call, Replayed)>,
-    /// Where the calls in flight ended in the recording.
-    in_flight: BTreeSet<u64>,
+    /// Where the calls in flight ended in the recording, and their numbers.
+    in_flight: BTreeSet<(u64, u64)>,
 }
 
 impl Replay<'_> {
@@ -167,13 +167,13 @@ impl Replay<'_> {
     /// Returns `true` if a call is in flight that had ended before this one began.
     fn must_wait(&self, call: &Call) -> bool {
         let first = self.in_flight.first();
-        first.is_some_and(|&ended| ended < call.began) || self.tasks.len() >= MAX_IN_FLIGHT
+        first.is_some_and(|&(ended, _)| ended < call.began) || self.tasks.len() >= MAX_IN_FLIGHT
     }
 
     fn start(&mut self, call: Call, prepared: Prepared) {
         let (client, given) = (self.client.clone(), Arc::clone(&self.given));
         self.counts.made += 1;
-        self.in_flight.insert(call.ended);
+        self.in_flight.insert((call.ended, call.request.call));
         self.tasks.spawn(async move {
             let replayed = prepared.send(client, &given).await;
             (call, replayed)
@@ -194,7 +194,7 @@ impl Replay<'_> {
     ) -> Outcome {
         let ended = ended.map_err(|error| Failure::Own(format!("a call has failed: {error}")));
         let (call, replayed) = ended?;
-        self.in_flight.remove(&call.ended);
+        self.in_flight.remove(&(call.ended, call.request.call));
         let described = calls.services.at(&call.request.path);
         let found = Comparison::of(&call, &replayed, described, &self.args.ignore);
         self.counts.different += u64::from(!found.is_empty());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use iip_rpc::codec::CodecId;
 
 use super::calls::Call;
-use crate::capture::{Body, Described};
+use crate::capture::{Body, Described, Part};
 
 /// The reason why a call is not made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,27 +68,27 @@ pub(super) fn reason(call: &Call, described: Option<Described<'_>>, force: bool)
     if call.reply.as_ref().is_some_and(|reply| reply.incomplete) {
         return Some(Reason::Incomplete);
     }
-    // Replies to calls that were cancelled are compared up to there.
-    let has_messages = call.cancelled && !call.messages.is_empty();
-    if call.reply.is_none() && !request.one_way && !has_messages {
+    // A stream that was cancelled is compared up to there.
+    let is_cut = call.cancelled && request.stream;
+    let has_reply = match is_cut {
+        true => !call.messages.is_empty(),
+        false => call.reply.is_some() || request.one_way,
+    };
+    if !has_reply {
         return Some(Reason::NoReply);
     }
-    let mut sent = [&request.body].into_iter().chain(&call.requests);
-    if sent.any(|body| body.bytes.is_none()) {
+    let reply = call.reply.iter().map(|reply| &reply.body);
+    let messages = call.requests.iter().chain(&call.messages);
+    let mut bodies = messages.chain(reply).chain([&request.body]);
+    if bodies.any(|body| body.bytes.is_none()) {
         return Some(Reason::LeftOut);
     }
-    let is_readable = described.is_some_and(|described| !described.is_raw());
-    let needs_json = request.stream || request.codec == CodecId::JSON.as_u8();
-    let is_unreadable = request.stream && !is_readable
-        || is_readable && needs_json && !is_json(call, described)
-        || described.is_none() && request.stream;
-    is_unreadable.then_some(Reason::Unreadable)
+    // Streams are sent in JSON.
+    (request.stream && !is_json(call, described)).then_some(Reason::Unreadable)
 }
 
 /// Returns `true` if all that the client sent is known.
 fn is_json(call: &Call, described: Option<Described<'_>>) -> bool {
-    use crate::capture::Part;
-
     let codec = CodecId::new(call.request.codec);
     let decodes = |part, body: &Body| {
         let bytes = body.bytes.as_deref().unwrap_or_default();
