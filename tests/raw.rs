@@ -8,6 +8,7 @@ mod fallback_protocol;
 mod go_statistics;
 mod proxied;
 mod raw_streams;
+mod remote_drain;
 mod replaced_connections;
 mod rules;
 mod tls;

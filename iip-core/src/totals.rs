@@ -65,6 +65,11 @@ impl Totals {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the number of handlers that had to wait and have not ended.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
     /// Waits until there is no running handler that had to wait.
     pub(crate) async fn idle(&self) {
         loop {

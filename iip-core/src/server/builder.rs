@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 
 use super::registration::{Entry, Registrations, advertised};
+use super::remote_drain::{self, RemoteDrain};
 use super::shutdown::LAME_DUCK;
 use super::statistics::Statistics;
 use super::table::Table;
@@ -60,6 +61,7 @@ pub struct ServerBuilder {
     fallback_protocol: Option<Arc<dyn ProtocolHandler>>,
     extension: Option<Box<dyn Any + Send + Sync>>,
     statistics: Option<Arc<Statistics>>,
+    remote_drain: Option<Arc<RemoteDrain>>,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
     #[cfg(feature = "tls")]
@@ -110,6 +112,7 @@ impl Default for ServerBuilder {
             fallback_protocol: None,
             extension: None,
             statistics: None,
+            remote_drain: None,
             #[cfg(feature = "tls")]
             tls: None,
             #[cfg(feature = "tls")]
@@ -373,6 +376,39 @@ impl ServerBuilder {
         self
     }
 
+    /// Lets the peers for which `may_drain` returns `true` end the server: a request on the path
+    /// `/sys/drain`, as `iq drain` sends it, begins a [shutdown](Server::shutdown) with this
+    /// `limit`. Default: nobody may, and there is no such path. Peers that may not get the code
+    /// PERMISSION_DENIED.
+    ///
+    /// The reply is a line of JSON, `{"calls":3,"limit_ms":20000}`, with the number of calls that
+    /// still run, and another one whenever it has changed. It ends when none runs. Further requests
+    /// get the same; dropping them does not end the shutdown. The peer of a request that a gateway
+    /// forwards is the gateway. At most 16 peers can wait for the end at the same time.
+    ///
+    /// Whoever waits for the end of the server, by [`stopped`](Server::stopped),
+    /// [`serve_until`](Server::serve_until) or `shutdown_on_signal`, then returns as after any
+    /// shutdown.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use iip_core::Server;
+    ///
+    /// // Those on the own machine.
+    /// let builder = Server::builder().drain_on_request(Duration::from_secs(20), |peer| {
+    ///     peer.addr().is_some_and(|addr| addr.ip().is_loopback())
+    /// });
+    /// ```
+    #[must_use]
+    pub fn drain_on_request(
+        mut self,
+        limit: Duration,
+        may_drain: impl Fn(&Peer) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.remote_drain = Some(RemoteDrain::new(limit, may_drain));
+        self
+    }
+
     /// Requires TLS on every connection, unless [`also_plain`](Self::also_plain) is set. Default:
     /// no TLS. Needs the feature `tls`.
     #[cfg(feature = "tls")]
@@ -494,6 +530,9 @@ impl ServerBuilder {
                 self = self.route(path, handler);
             }
         }
+        if let Some(drain) = self.remote_drain.clone() {
+            self = self.route(remote_drain::DRAIN, remote_drain::PathHandler(drain));
+        }
         if let Some(problem) = self.problem {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
@@ -535,6 +574,7 @@ impl ServerBuilder {
             routes,
             stats,
             statistics: self.statistics,
+            remote_drain: self.remote_drain,
             totals: Totals::new(self.max_running_calls, self.max_total_bytes),
             limits: Arc::new(self.limits),
             announce: Arc::new(self.announce),
@@ -561,6 +601,7 @@ impl ServerBuilder {
             socket,
             logs: Arc::new(Logs::new(self.log)),
             leaving: watch::Sender::new(false),
+            accept: OnceLock::new(),
             table: Mutex::new(Table::new()),
             changed: Notify::new(),
         });
@@ -569,9 +610,14 @@ impl ServerBuilder {
         }
         let end = AcceptEnd(Arc::clone(&inner));
         let accept = tokio::spawn(accept_loop(Accepting { listener, end })).abort_handle();
+        // The cell is new, so this sets it.
+        let _ = inner.accept.set(accept);
+        // Only now, because a shutdown ends that task.
+        if let Some(drain) = &inner.remote_drain {
+            drain.begin(&inner);
+        }
         Ok(Server {
             inner,
-            accept,
             local_addr,
             describe,
         })

@@ -8,6 +8,7 @@ mod handover;
 mod local;
 mod observed;
 mod registration;
+mod remote_drain;
 mod service_manager;
 mod shutdown;
 mod statistics;
@@ -20,7 +21,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,6 +38,7 @@ pub use self::handover::Handover;
 pub use self::local::ServerHandle;
 pub use self::observed::ServerObserver;
 use self::registration::Registrations;
+use self::remote_drain::RemoteDrain;
 use self::statistics::Statistics;
 use self::table::{Place, Stage, Table};
 use crate::clock;
@@ -87,7 +89,6 @@ use crate::transport::{Connected, IoStream, Listener, ProxyProtocol, read_header
     `stopped`"]
 pub struct Server {
     inner: Arc<Inner>,
-    accept: AbortHandle,
     local_addr: Option<SocketAddr>,
     describe: String,
 }
@@ -97,6 +98,7 @@ struct Inner {
     routes: Arc<Routes>,
     stats: Arc<Registry>,
     statistics: Option<Arc<Statistics>>,
+    remote_drain: Option<Arc<RemoteDrain>>,
     totals: Arc<Totals>,
     limits: Arc<Limits>,
     announce: Arc<Value>,
@@ -110,6 +112,8 @@ struct Inner {
     also_plain: bool,
     fallback_protocol: Option<Arc<dyn ProtocolHandler>>,
     extension: Option<Box<dyn Any + Send + Sync>>,
+    /// The task that accepts connections.
+    accept: OnceLock<AbortHandle>,
     table: Mutex<Table>,
     proxy_protocol: Option<ProxyProtocol>,
     on_shutdown: OnShutdown,

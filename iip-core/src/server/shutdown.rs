@@ -72,58 +72,66 @@ impl Server {
     /// can be shut down by another call. Afterwards the server has stopped accepting and continues
     /// to drain; nothing is ended by force.
     pub async fn shutdown(&self, limit: Duration) {
-        let inner = &self.inner;
+        self.inner.shutdown(limit).await;
+    }
+}
+
+impl Inner {
+    pub(super) async fn shutdown(&self, limit: Duration) {
         let begun = clock::now();
-        inner.become_unready();
-        inner.leave_registries(limit / 2).await;
+        self.become_unready();
+        self.leave_registries(limit / 2).await;
         let passed = clock::now().saturating_duration_since(begun);
-        inner.serve_lame((limit / 2).saturating_sub(passed)).await;
+        self.serve_lame((limit / 2).saturating_sub(passed)).await;
         let passed = clock::now().saturating_duration_since(begun);
         self.drain(limit.saturating_sub(passed)).await;
     }
 
     /// Stops accepting, notifies the connections, and waits at most `limit` for their calls.
     async fn drain(&self, limit: Duration) {
-        let inner = &self.inner;
         let begun = clock::now();
-        self.accept.abort();
-        inner.set_up_last(SET_UP_TIME.min(limit / 10)).await;
+        self.stop_accepting();
+        self.set_up_last(SET_UP_TIME.min(limit / 10)).await;
         let limit = limit.saturating_sub(clock::now().saturating_duration_since(begun));
-        inner.leaving.send_replace(true);
+        self.leaving.send_replace(true);
         // Connections whose handshake is under way have no calls yet.
-        inner.abort(|entry| matches!(entry.stage, Stage::SettingUp));
-        let spread = inner.spread(limit);
+        self.abort(|entry| matches!(entry.stage, Stage::SettingUp));
+        let spread = self.spread(limit);
         if !spread.is_zero() {
-            inner.drain_within(spread);
+            self.drain_within(spread);
             // Either the time is over or all connections have ended; the next phase is the same.
-            let _ = tokio::time::timeout(spread, inner.all_ended()).await;
+            let _ = tokio::time::timeout(spread, self.all_ended()).await;
         }
         let limit = limit.saturating_sub(spread);
-        inner.routes.shutting_down.store(true, Ordering::Relaxed);
-        inner.close_all(Closing::Drain);
+        self.routes.shutting_down.store(true, Ordering::Relaxed);
+        self.close_all(Closing::Drain);
         let ended = async {
-            inner.all_ended().await;
+            self.all_ended().await;
             // Handlers whose callers have gone still run.
-            inner.totals.idle().await;
+            self.totals.idle().await;
         };
         if tokio::time::timeout(limit, ended).await.is_ok() {
             return;
         }
         // The connections end by themselves, and tell their peers why. Tasks that have not ended
         // within a second are aborted.
-        inner.close_all(Closing::Force);
-        inner.abort(|entry| matches!(entry.stage, Stage::Other));
-        if tokio::time::timeout(FORCE_TIME, inner.all_ended())
+        self.close_all(Closing::Force);
+        self.abort(|entry| matches!(entry.stage, Stage::Other));
+        if tokio::time::timeout(FORCE_TIME, self.all_ended())
             .await
             .is_ok()
         {
             return;
         }
-        inner.abort(|_| true);
+        self.abort(|_| true);
     }
-}
 
-impl Inner {
+    pub(super) fn stop_accepting(&self) {
+        if let Some(accept) = self.accept.get() {
+            accept.abort();
+        }
+    }
+
     /// The first step: whoever checks the server finds out that it leaves.
     fn become_unready(&self) {
         if self.is_unready.swap(true, Ordering::Relaxed) {

@@ -138,7 +138,7 @@ async fn the_end_of_a_server_is_told_once_its_listener_is_gone() {
     assert!(stopped.as_mut().poll(&mut cx).is_pending());
     // The accept loop must have started to listen.
     tokio::task::yield_now().await;
-    server.accept.abort();
+    server.inner.stop_accepting();
     while looks.was_gone.get().is_none() {
         tokio::task::yield_now().await;
     }

@@ -375,6 +375,19 @@ impl ServerBuilder {
         self
     }
 
+    /// Lets the peers for which `may_drain` returns `true` end the server: a request on the path
+    /// `/sys/drain`, as `iq drain` sends it, begins a [shutdown](Server::shutdown) with this
+    /// `limit`. Default: nobody may, and there is no such path. Peers that may not get the code
+    /// PERMISSION_DENIED. See [`iip_core::ServerBuilder::drain_on_request`].
+    pub fn drain_on_request(
+        mut self,
+        limit: Duration,
+        may_drain: impl Fn(&Peer) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.core = self.core.drain_on_request(limit, may_drain);
+        self
+    }
+
     /// Sets the maximum number of log lines per minute of each kind that peers can cause or repeat:
     /// failures of methods, panics, failures of one-way calls, connections of other protocols.
     /// Default: 100. The next line contains the number of omitted lines. 0: none of these are
