@@ -163,6 +163,13 @@ async fn calls_are_counted_and_drawn() {
     let curves: Value = serde_json::from_str(&curves.body).unwrap();
     let errors = curves["seconds"]["errors"].as_array().unwrap();
     assert_eq!(errors.iter().filter_map(Value::as_f64).sum::<f64>(), 1.0);
+    let without = ask(address, accepting("/live?curves=false", "application/json")).await;
+    let without: Value = serde_json::from_str(&without.body).unwrap();
+    assert_eq!(without["methods"].as_array().unwrap().len(), methods.len());
+    let has_curve = |row: &Value| row.get("curve").or(row.get("seconds")).is_some();
+    for rows in [&without["methods"], &without["totals"]] {
+        assert!(!rows.as_array().unwrap().iter().any(has_curve), "{rows}");
+    }
     for (query, status) in [("method=99999", 404), ("method=x", 400), ("", 400)] {
         let reply = ask(address, get(&format!("/live/history?{query}"))).await;
         assert_eq!(reply.status, status, "{query}");

@@ -160,18 +160,20 @@ impl Monitor {
         // Under the lock, so that no event is between the two.
         let mut state = self.lock();
         let receiver = self.ticks.subscribe();
-        let event = self.with_snapshot(&mut state, |snapshot| event("snapshot", snapshot));
+        let event = self.with_snapshot(&mut state, true, |snapshot| event("snapshot", snapshot));
         (event, receiver)
     }
 
-    /// Returns everything as JSON.
-    pub(super) fn json(&self) -> Bytes {
-        self.with_snapshot(&mut self.lock(), |snapshot| json(snapshot))
+    /// Returns everything as JSON, or everything but the curves.
+    pub(super) fn json(&self, with_curves: bool) -> Bytes {
+        self.with_snapshot(&mut self.lock(), with_curves, |snapshot| json(snapshot))
     }
 
     /// Returns everything as text.
     pub(super) fn text(&self) -> Bytes {
-        self.with_snapshot(&mut self.lock(), |snapshot| text::text(snapshot).into())
+        self.with_snapshot(&mut self.lock(), false, |snapshot| {
+            text::text(snapshot).into()
+        })
     }
 
     /// Returns the curves of a method as JSON; `None` if it has none.
@@ -215,19 +217,24 @@ impl Monitor {
         }
     }
 
-    fn with_snapshot<R>(&self, state: &mut State, make: impl FnOnce(&Snapshot<'_>) -> R) -> R {
+    fn with_snapshot<R>(
+        &self,
+        state: &mut State,
+        with_curves: bool,
+        make: impl FnOnce(&Snapshot<'_>) -> R,
+    ) -> R {
         let tick = state.tick;
         let (rows, history) = self.rows(state);
         let totals = rows.totals.iter().filter_map(|row| {
             let (_, group) = history.groups.iter().find(|(side, _)| *side == row.side)?;
             Some(TotalWithCurves {
                 row,
-                seconds: Curve::of(&group.curve.seconds, 1.0),
-                tens: Curve::of(&group.curve.tens, 10.0),
+                seconds: with_curves.then(|| Curve::of(&group.curve.seconds, 1.0)),
+                tens: with_curves.then(|| Curve::of(&group.curve.tens, 10.0)),
             })
         });
         let methods = rows.methods.iter().zip(&rows.keys).map(|(row, key)| {
-            let method = history.methods.get(key);
+            let method = history.methods.get(key).filter(|_| with_curves);
             let curve = method.and_then(|method| method.curve.as_ref());
             MethodWithCurve {
                 row,

@@ -200,7 +200,11 @@ impl LiveHandler {
                 "text/html; charset=utf-8",
             )
         } else if accepts("application/json") {
-            with_type(ReplyBody::new(monitor.json()), "application/json")
+            let with_curves = parameter(request, "curves") != Some("false");
+            with_type(
+                ReplyBody::new(monitor.json(with_curves)),
+                "application/json",
+            )
         } else {
             plain(monitor.text())
         };
@@ -231,11 +235,7 @@ impl LiveHandler {
     }
 
     fn curves(&self, request: &Parts) -> Result<Response<ReplyBody>, Refusal> {
-        let query = request.uri.query().unwrap_or_default();
-        let method = query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("method="));
-        let number = method.and_then(|number| number.parse().ok());
+        let number = parameter(request, "method").and_then(|number| number.parse().ok());
         let number = number.ok_or(Refusal(
             StatusCode::BAD_REQUEST,
             "the parameter `method` must be the id of a method",
@@ -296,6 +296,12 @@ impl Shared {
                 .iter()
                 .any(|known| known.eq_ignore_ascii_case(host))
     }
+}
+
+/// Returns the value of a parameter in the query.
+fn parameter<'a>(request: &'a Parts, name: &str) -> Option<&'a str> {
+    let mut pairs = request.uri.query()?.split('&');
+    pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn authority(request: &Parts) -> Option<Authority> {

@@ -119,8 +119,10 @@ pub(super) struct TotalRow {
 pub(super) struct TotalWithCurves<'a> {
     #[serde(flatten)]
     pub(super) row: &'a TotalRow,
-    pub(super) seconds: Curve,
-    pub(super) tens: Curve,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seconds: Option<Curve>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tens: Option<Curve>,
 }
 
 /// The present state. Rates and quantiles are those of the last 10 to 20 s.
