@@ -233,7 +233,7 @@ async fn peers_that_may_not_read_statistics_get_the_reply_to_an_unknown_path() {
         let (server, addr) = bound(config).await;
         let mut peer = Peer::connect(addr).await;
         let channel = peer.open_channel().await;
-        for path in ["/sys/server_count", "/sys/statis", "/sys/connection_statis"] {
+        for path in ["/sys/server_count", "/sys/statis", "/sys/snapshot"] {
             let reply = peer.call(path, channel, "{}").await;
             assert_eq!(reply.body_text(), unknown, "{path}");
         }
@@ -250,4 +250,23 @@ async fn the_hook_sees_the_peer() {
     let channel = peer.open_channel().await;
     let reply = peer.call("/sys/server_count", channel, "{}").await;
     assert_eq!(json(&reply)["PacketsSent"], 0);
+}
+
+#[tokio::test]
+async fn a_snapshot_has_what_was_counted() {
+    let (server, addr) = bound(example().statistics(|_| true)).await;
+    let mut peer = Peer::connect(addr).await;
+    let channel = peer.open_channel().await;
+    peer.call("/echo", channel, "hello").await;
+    let reply = json(&peer.call("/sys/snapshot", channel, "{}").await);
+    assert_eq!(reply["ready"], true);
+    let methods = reply["methods"].as_array().expect("an array");
+    let echo = methods.iter().find(|method| method["path"] == "/echo");
+    let echo = echo.expect("it was called");
+    assert_eq!(echo["codes"], serde_json::json!({"OK": 1}));
+    let [from, to, calls] = [0, 1, 2].map(|at| echo["latency"][0][at].as_u64());
+    assert!(from < to && calls == Some(1), "{echo}");
+    assert_eq!(reply["connections"]["open"], 1);
+    assert!(reply["connections"]["listed"][0]["received"].is_u64());
+    drop(server);
 }

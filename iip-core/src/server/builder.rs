@@ -363,9 +363,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Serves the statistics paths of a Go server, such as `/sys/server_count`, to the peers for
-    /// which `may_read` returns `true`: statistics name paths and the addresses of clients. Default:
-    /// to nobody. Other peers get the reply to an unknown path.
+    /// Serves the statistics paths of a Go server, such as `/sys/server_count`, and on
+    /// `/sys/snapshot` what `iq top` shows, to the peers for which `may_read` returns `true`:
+    /// statistics name paths and the addresses of clients. Default: to nobody. Other peers get the
+    /// reply to an unknown path.
     ///
     /// The server then also keeps the calls of the last five minutes, which takes 38 KB for each
     /// path, and counts frames by channel, for up to 256 channels of a connection. The replies list

@@ -1,4 +1,4 @@
-//! The paths on which a Go server tells its statistics.
+//! The paths on which a Go server tells its statistics, and one that tells everything.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +16,7 @@ use crate::stats::go::{
     CONNECTION_STATIS, ConnectionStatis, PATH_COUNT, PATH_MEASURE, PATHS, SERVER_COUNT,
     SERVER_MEASURE, unit_of,
 };
+use crate::stats::json::SNAPSHOT;
 use crate::stats::{MAX_LISTED_CONNECTIONS, PERMISSION_DENIED};
 
 /// The statistics of a server, and the check of those who read them.
@@ -39,7 +40,7 @@ impl Statistics {
 
     /// Returns the handlers, by their paths.
     pub(super) fn handlers(self: &Arc<Self>) -> impl Iterator<Item = (&'static str, PathHandler)> {
-        PATHS.into_iter().map(|path| {
+        PATHS.into_iter().chain([SNAPSHOT]).map(|path| {
             let statistics = Arc::clone(self);
             (path, PathHandler { path, statistics })
         })
@@ -55,7 +56,7 @@ impl Statistics {
             return Err(HandlerError::new("the server has ended"));
         };
         // Everything that connections have counted is added to the counters first.
-        drop(inner.connection_stats());
+        let connections = inner.connection_stats();
         let stats = &inner.stats;
         let asked = Some(&request.body()[..]);
         let reply = match path {
@@ -64,6 +65,12 @@ impl Statistics {
             PATH_COUNT => stats.go_count(asked).and_then(|count| json(&count)),
             PATH_MEASURE => stats.go_measure(asked),
             CONNECTION_STATIS => json(&inner.connection_statis()),
+            SNAPSHOT => {
+                let calls = stats.notable().list();
+                stats
+                    .snapshot(connections)
+                    .to_json(&calls, inner.is_ready())
+            }
             _ => stats.go_report(unit_of(request.body())),
         };
         match reply {

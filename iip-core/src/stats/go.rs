@@ -8,6 +8,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::frames::FrameCounts;
+use super::json::SNAPSHOT;
 use super::recent::{Recent, TimeCount};
 use super::registry::Registry;
 use super::snapshot::Traffic;
@@ -175,7 +176,9 @@ impl Registry {
         write_report(&mut out, "total", total, &mut *self.recent()?, times);
         out.push_str(RULE);
         out.push('\n');
-        for method in self.methods() {
+        let methods = self.methods().into_iter();
+        // Go has no such path.
+        for method in methods.filter(|method| method.path() != SNAPSHOT) {
             let (received, sent) = method.traffic();
             let count = Count::new(sent, received);
             write_report(&mut out, method.path(), count, &mut method.recent(), times);

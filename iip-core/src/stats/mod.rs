@@ -9,6 +9,7 @@ mod code;
 mod frames;
 pub(crate) mod go;
 mod histogram;
+pub(crate) mod json;
 mod method;
 #[doc(hidden)]
 pub mod names;

@@ -366,10 +366,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Serves the statistics paths of a Go server, such as `/sys/server_count`, to the peers for
-    /// which `may_read` returns `true`: statistics name paths and the addresses of clients. Default:
-    /// to nobody. Other peers get the reply to an unknown path. See
-    /// [`iip_core::ServerBuilder::statistics`] for what it costs.
+    /// Serves the statistics paths of a Go server, such as `/sys/server_count`, and on
+    /// `/sys/snapshot` what `iq top` shows, to the peers for which `may_read` returns `true`:
+    /// statistics name paths and the addresses of clients. Default: to nobody. Other peers get the
+    /// reply to an unknown path. See [`iip_core::ServerBuilder::statistics`] for what it costs.
     pub fn statistics(mut self, may_read: impl Fn(&Peer) -> bool + Send + Sync + 'static) -> Self {
         self.core = self.core.statistics(may_read);
         self
