@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use iip_rpc::{
-    Health, MethodError, Schema, Server, ServerBuilder, Status, Stream, Streaming, service,
+    Health, MethodError, Peer, Schema, Server, ServerBuilder, Status, Stream, Streaming, service,
 };
 use serde::{Deserialize, Serialize};
 
@@ -94,8 +94,12 @@ impl Orders for Shop {
 
 /// The server of the shop.
 pub fn server() -> ServerBuilder {
-    let shop = OrdersServer::new(Shop);
-    Server::builder().service(shop).health(&Health::new())
+    let is_local = |peer: &Peer| peer.addr().is_some_and(|addr| addr.ip().is_loopback());
+    Server::builder()
+        .service(OrdersServer::new(Shop))
+        .health(&Health::new())
+        .statistics(is_local)
+        .drain_on_request(Duration::from_secs(20), is_local)
 }
 
 #[tokio::main]

@@ -11,10 +11,12 @@ use iip_rpc::Position;
 pub(crate) use self::go::with_long_options;
 use crate::complete;
 use crate::connection::ConnectArgs;
+use crate::drain::DrainArgs;
 use crate::output::OutputArgs;
 use crate::typescript::TsArgs;
 use crate::record::RecordArgs;
 use crate::replay::ReplayArgs;
+use crate::top::TopArgs;
 
 /// The command line for IIP services.
 ///
@@ -77,6 +79,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     Record(RecordArgs),
     Replay(ReplayArgs),
+    Top(TopArgs),
+    Drain(DrainArgs),
     Man(ManArgs),
 }
 

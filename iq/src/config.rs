@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::exit::{Failure, Outcome};
+use crate::live::{Url, is_url};
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -84,12 +85,12 @@ impl Config {
                 );
                 return Err(config.error(target.span(), &reason));
             }
-            if target
-                .get_ref()
-                .address
-                .parse::<iip_core::balance::Target>()
-                .is_err()
-            {
+            let address = &target.get_ref().address;
+            let is_target = match is_url(address) {
+                true => Url::parse(address).is_ok(),
+                false => address.parse::<iip_core::balance::Target>().is_ok(),
+            };
+            if !is_target {
                 let reason = format!(
                     "`address` of `{name}` is not a target, such as `10.0.0.1:7000` or \
                      `dns://orders.:7000`"

@@ -10,10 +10,12 @@ mod config;
 mod connection;
 mod describe;
 mod diff;
+mod drain;
 mod exit;
 mod generate;
 mod health;
 mod list;
+mod live;
 mod man;
 mod output;
 mod place;
@@ -25,6 +27,7 @@ mod services;
 mod stats;
 mod time;
 mod typescript;
+mod top;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -78,7 +81,7 @@ fn log(output: &Output) {
         false => LevelFilter::WARN,
     };
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(output::log_writer)
         .with_max_level(level)
         .with_ansi(false)
         .with_target(false)
@@ -142,6 +145,8 @@ async fn command(cli: &Cli, output: &Output) -> Outcome {
         Command::Stats(args) => stats::run(args, connect, output).await,
         Command::Record(args) => record::run(args, connect, output).await,
         Command::Replay(args) => replay::run(args, connect, output).await,
+        Command::Top(args) => top::run(args, connect, output).await,
+        Command::Drain(args) => drain::run(args, connect, output).await,
         // It needs no runtime.
         Command::Man(_) => Ok(()),
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use iip_core::Printable;
@@ -243,8 +244,28 @@ fn indented(json: &str) -> String {
 
 /// Colours are for terminals only, and for people who have not asked for none.
 fn is_coloured() -> bool {
-    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !no_colour && io::stderr().is_terminal()
+    allows_colours() && io::stderr().is_terminal()
+}
+
+/// Returns `false` if the user wants no colours.
+pub(crate) fn allows_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Set while the whole terminal is a screen, which lines of the log would spoil.
+static DISCARDS_LOGS: AtomicBool = AtomicBool::new(false);
+
+/// Begins or ends to discard the log.
+pub(crate) fn discard_logs(discard: bool) {
+    DISCARDS_LOGS.store(discard, Ordering::Relaxed);
+}
+
+/// Returns where the log is written to.
+pub(crate) fn log_writer() -> Box<dyn Write> {
+    match DISCARDS_LOGS.load(Ordering::Relaxed) {
+        true => Box::new(io::sink()),
+        false => Box::new(io::stderr()),
+    }
 }
 
 fn written(result: io::Result<()>) -> Outcome {

@@ -139,14 +139,24 @@ async fn read<T: for<'de> Deserialize<'de>>(
     parse(path, &ask(connection, path, body).await?)
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(path: &str, text: &str) -> Outcome<T> {
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(path: &str, text: &str) -> Outcome<T> {
     serde_json::from_str(text)
         .map_err(|error| Failure::Own(format!("the reply of {path} is malformed: {error}")))
 }
 
-/// Asks a reserved path.
+/// Asks a reserved path, within the time of the command.
 async fn ask(connection: &Connection, path: &str, body: &str) -> Outcome<String> {
-    let options = iip_core::CallOptions::default().timeout(connection.remaining());
+    ask_within(connection, path, body, connection.remaining()).await
+}
+
+/// Asks a reserved path.
+pub(crate) async fn ask_within(
+    connection: &Connection,
+    path: &str,
+    body: &str,
+    time: Duration,
+) -> Outcome<String> {
+    let options = iip_core::CallOptions::default().timeout(time);
     let raw = connection.client.raw();
     let reply = raw.request_with(path, body.to_owned(), options).await;
     let reply = reply.map_err(|error| Failure::from(status_of(&error)))?;

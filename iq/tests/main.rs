@@ -9,6 +9,7 @@ mod check;
 mod common;
 mod completions;
 mod descriptions;
+mod drain;
 mod health;
 mod man;
 mod output;
@@ -23,3 +24,5 @@ mod targets;
 #[cfg(feature = "tls")]
 mod tls;
 mod typescript;
+mod top;
+mod top_in_tmux;

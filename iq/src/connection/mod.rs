@@ -17,6 +17,7 @@ use self::settings::Settings;
 use crate::closest;
 use crate::config::{Config, is_name};
 use crate::exit::{Failure, Outcome};
+use crate::live::{Page, Url, is_url};
 use crate::output::Output;
 use crate::time;
 
@@ -98,6 +99,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
+    /// The time for one exchange, such as the whole of most commands.
+    pub(crate) timeout: Duration,
     deadline: Instant,
 }
 
@@ -135,13 +138,53 @@ impl ConnectArgs {
 
     /// Connects to a target: an address, or a name of the configuration.
     pub(crate) async fn connect(&self, target: &str, output: &Output) -> Outcome<Connection> {
+        let kind = |_: &Target| Ok(());
+        self.connect_if(target, kind, Duration::ZERO, output).await
+    }
+
+    /// Connects to a target that is one server, for a command that watches it for `time` longer.
+    pub(crate) async fn connect_to_one(
+        &self,
+        target: &str,
+        time: Duration,
+        output: &Output,
+    ) -> Outcome<Connection> {
+        let is_one = |parsed: &Target| match parsed {
+            Target::Single(_) => Ok(()),
+            _ => {
+                let text = format!("`{target}` may be several servers: name one, `host:port`");
+                Err(Failure::Usage(text))
+            }
+        };
+        self.connect_if(target, is_one, time, output).await
+    }
+
+    /// Returns the live page at a target; `None` if the target is not one of HTTP.
+    pub(crate) fn page(&self, target: &str) -> Outcome<Option<Page>> {
+        let config = Config::load(self.config.as_deref())?;
+        let (address, settings) = self.settings(target, &config);
+        if !is_url(address) {
+            return Ok(None);
+        }
+        let url = Url::parse(address).map_err(Failure::Usage)?;
+        settings.page(url).map(|settings| Some(Page::new(settings)))
+    }
+
+    async fn connect_if(
+        &self,
+        target: &str,
+        check: impl Fn(&Target) -> Outcome,
+        more: Duration,
+        output: &Output,
+    ) -> Outcome<Connection> {
         let started = Instant::now();
         let config = Config::load(self.config.as_deref())?;
         let (parsed, settings) = self.target(target, &config)?;
+        check(&parsed)?;
         let timeout = settings.timeout()?;
         let options = CallOptions::new().append_metadata(&settings.metadata()?);
         let options = options.map_err(|error| Failure::Usage(error.to_string()))?;
-        let connecting = connect(settings.builder(timeout)?, &parsed, output);
+        let connecting = connect(settings.builder(timeout + more)?, &parsed, output);
         let connected = tokio::time::timeout(timeout, connecting).await;
         let client = connected.unwrap_or_else(|_| {
             let text = format!("{parsed}: not connected within {timeout:?} (option --timeout)");
@@ -149,7 +192,8 @@ impl ConnectArgs {
         })?;
         Ok(Connection {
             client: client.with_options(options),
-            deadline: started + timeout,
+            timeout,
+            deadline: started + timeout + more,
         })
     }
 }
@@ -166,8 +210,8 @@ impl ConnectArgs {
         })?;
         Ok(Direct {
             endpoint,
-            tls: settings.tls()?,
-            timeout: settings.connect_timeout()?,
+            tls: settings.tls(false)?,
+            timeout: settings.connect_timeout(settings.timeout()?)?,
         })
     }
 
@@ -186,21 +230,31 @@ impl ConnectArgs {
     }
 
     /// The target, and the settings for it.
-    fn target<'a>(&'a self, target: &str, config: &'a Config) -> Outcome<(Target, Settings<'a>)> {
-        let named = config.target(target);
-        let address = named.map_or(target, |named| &named.address);
+    fn target<'a>(
+        &'a self,
+        target: &'a str,
+        config: &'a Config,
+    ) -> Outcome<(Target, Settings<'a>)> {
+        let (address, settings) = self.settings(target, config);
         let parsed: Target = address.parse().map_err(|error: TargetError| {
-            Failure::Usage(match is_name(target) {
-                true => unknown_name(target, config),
-                false => error.to_string(),
+            Failure::Usage(match (is_name(target), is_url(address)) {
+                (_, true) => format!("`{address}` is a live page: only top and drain take it"),
+                (true, false) => unknown_name(target, config),
+                (false, false) => error.to_string(),
             })
         })?;
+        Ok((parsed, settings))
+    }
+
+    /// The address of a target, and the settings for it.
+    fn settings<'a>(&'a self, target: &'a str, config: &'a Config) -> (&'a str, Settings<'a>) {
+        let named = config.target(target);
         let settings = Settings {
             args: self,
             config,
             named,
         };
-        Ok((parsed, settings))
+        (named.map_or(target, |named| &named.address), settings)
     }
 }
 

@@ -5,19 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use iip_rpc::{Client, ClientBuilder, Metadata};
 
 use super::ConnectArgs;
 use crate::config::{Config, NamedTarget};
 use crate::exit::{Failure, Outcome};
+use crate::live::{PageSettings, Url};
 use crate::time;
 
 #[cfg(feature = "tls")]
-pub(super) type Tls = iip_rpc::tls::ClientTls;
+pub(crate) type Tls = iip_rpc::tls::ClientTls;
 
 /// There is none in this build.
 #[cfg(not(feature = "tls"))]
-pub(super) type Tls = std::convert::Infallible;
+pub(crate) type Tls = std::convert::Infallible;
 
 /// The time for a command that sets none.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,12 +40,25 @@ impl Settings<'_> {
         time_or(self.args.timeout, named, "timeout", TIMEOUT)
     }
 
+    /// The time for an attempt to connect, at most `timeout`.
+    pub(super) fn connect_timeout(&self, timeout: Duration) -> Outcome<Duration> {
+        let named = self
+            .named
+            .and_then(|named| named.connect_timeout.as_deref());
+        let connect = time_or(
+            self.args.connect_timeout,
+            named,
+            "connect-timeout",
+            CONNECT_TIMEOUT,
+        )?;
+        Ok(connect.min(timeout))
+    }
+
     pub(super) fn builder(&self, timeout: Duration) -> Outcome<ClientBuilder> {
-        let connect = self.connect_timeout()?;
         let builder = Client::builder()
             .timeout(timeout)
-            .connect_timeout(connect.min(timeout));
-        Ok(match self.tls()? {
+            .connect_timeout(self.connect_timeout(timeout)?);
+        Ok(match self.tls(false)? {
             #[cfg(feature = "tls")]
             Some(tls) => builder.tls(tls),
             #[cfg(not(feature = "tls"))]
@@ -52,16 +67,32 @@ impl Settings<'_> {
         })
     }
 
-    pub(super) fn connect_timeout(&self) -> Outcome<Duration> {
-        let named = self
-            .named
-            .and_then(|named| named.connect_timeout.as_deref());
-        time_or(
-            self.args.connect_timeout,
-            named,
-            "connect-timeout",
-            CONNECT_TIMEOUT,
-        )
+    /// The way to a live page. Metadata become headers.
+    pub(super) fn page(&self, url: Url) -> Outcome<PageSettings> {
+        let timeout = self.timeout()?;
+        let mut headers = HeaderMap::new();
+        for (key, value) in self.metadata()?.iter() {
+            let name = HeaderName::try_from(key);
+            let (Ok(name), Ok(mut value)) = (name, HeaderValue::from_bytes(value)) else {
+                let text = format!("metadata `{key}` cannot be a header of HTTP");
+                return Err(Failure::Usage(text));
+            };
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        let tls = self.tls(url.is_https)?;
+        if tls.is_some() != url.is_https {
+            let text = "a live page has TLS if its address begins with `https://`, and only then";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        Ok(PageSettings {
+            url,
+            headers,
+            timeout,
+            connect_timeout: self.connect_timeout(timeout)?,
+            #[cfg(feature = "tls")]
+            tls,
+        })
     }
 
     /// A file of the command line, or of the configuration.
@@ -78,9 +109,10 @@ impl Settings<'_> {
         given.cloned().or_else(configured)
     }
 
-    /// The settings of TLS, if it was chosen.
+    /// The settings of TLS; `None` if nothing asks for it. `implied` asks for it unless an option
+    /// says otherwise.
     #[cfg(feature = "tls")]
-    pub(super) fn tls(&self) -> Outcome<Option<Tls>> {
+    pub(super) fn tls(&self, implied: bool) -> Outcome<Option<Tls>> {
         use iip_rpc::tls::{ClientTls, DangerousClientTls};
 
         let (args, named) = (self.args, self.named);
@@ -88,7 +120,7 @@ impl Settings<'_> {
         let cert = self.file(args.cert.as_ref(), |named| named.cert.as_ref());
         let key = self.file(args.key.as_ref(), |named| named.key.as_ref());
         let insecure = args.insecure || named.is_some_and(|named| named.insecure);
-        let implied = insecure || ca.is_some() || cert.is_some() || key.is_some();
+        let implied = implied || insecure || ca.is_some() || cert.is_some() || key.is_some();
         let chosen = args.tls.or_else(|| named.and_then(|named| named.tls));
         if !chosen.unwrap_or(implied) {
             return Ok(None);
@@ -115,7 +147,7 @@ impl Settings<'_> {
     }
 
     #[cfg(not(feature = "tls"))]
-    pub(super) fn tls(&self) -> Outcome<Option<Tls>> {
+    pub(super) fn tls(&self, implied: bool) -> Outcome<Option<Tls>> {
         let (args, named) = (self.args, self.named);
         let ca = self.file(args.ca.as_ref(), |named| named.ca.as_ref());
         let cert = self.file(args.cert.as_ref(), |named| named.cert.as_ref());
@@ -124,7 +156,8 @@ impl Settings<'_> {
             args.server_name.is_some() || named.is_some_and(|named| named.server_name.is_some());
         let insecure = args.insecure || named.is_some_and(|named| named.insecure);
         let chosen = args.tls.or_else(|| named.and_then(|named| named.tls));
-        if chosen == Some(true) || insecure || name || ca.or(cert).or(key).is_some() {
+        let asked = implied || chosen == Some(true) || insecure;
+        if asked || name || ca.or(cert).or(key).is_some() {
             let text = "this iq was built without TLS: build it with the feature `tls`";
             return Err(Failure::Usage(text.to_owned()));
         }

@@ -1,0 +1,135 @@
+//! The drain of a server of IIP.
+
+use std::time::{Duration, Instant};
+
+use iip_core::{CallError, ReplyParts};
+use iip_rpc::envelope::PlainError;
+use iip_rpc::{Code, Status};
+use serde::Deserialize;
+
+use super::{begun, ended, not_in_time, running};
+use crate::connection::ConnectArgs;
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+use crate::raw::status_of;
+
+/// The path that servers are drained by.
+const DRAIN: &str = "/sys/drain";
+
+/// The longest line that is read, in bytes.
+const MAX_LINE: usize = 4096;
+
+pub(super) async fn drain(
+    target: &str,
+    wait: Option<Duration>,
+    connect: &ConnectArgs,
+    output: &Output,
+) -> Outcome {
+    let time = wait.unwrap_or(Duration::ZERO);
+    let connection = connect.connect_to_one(target, time, output).await?;
+    let asked = connection.client.raw().stream(DRAIN, "{}").await;
+    let reply = asked.map_err(|error| Failure::from(status_of(&error)))?;
+    let mut lines = Lines {
+        reply,
+        read: Vec::new(),
+    };
+    let first = tokio::time::timeout(connection.timeout, lines.next()).await;
+    let first = first.map_err(|_| {
+        let text = "no reply in time (option --timeout)";
+        Failure::from(Status::deadline_exceeded(text))
+    })?;
+    let Some(first) = first.map_err(Broken::into_failure)? else {
+        return Err(malformed());
+    };
+    let mut last = first.calls;
+    begun(last, Some(Duration::from_millis(first.limit_ms)), output)?;
+    let Some(wait) = wait else { return Ok(()) };
+    let deadline = Instant::now() + wait;
+    loop {
+        match tokio::time::timeout_at(deadline.into(), lines.next()).await {
+            Err(_) => return Err(not_in_time(last, wait)),
+            Ok(Ok(Some(line))) => {
+                if last != line.calls {
+                    output.note(running(line.calls));
+                }
+                last = line.calls;
+            }
+            Ok(Ok(None)) => return ended(output),
+            Ok(Err(Broken::Lost(error))) => {
+                let running = running(last);
+                let text = format!("the connection was lost while {running}: {error:?}");
+                return Err(Failure::Check(text));
+            }
+            Ok(Err(broken)) => return Err(broken.into_failure()),
+        }
+    }
+}
+
+/// What the server says, now and whenever it has changed.
+#[derive(Deserialize)]
+struct Line {
+    calls: u64,
+    limit_ms: u64,
+}
+
+/// The lines of a reply.
+struct Lines {
+    reply: ReplyParts,
+    read: Vec<u8>,
+}
+
+/// The reason why there is no line.
+enum Broken {
+    Lost(CallError),
+    Other(Failure),
+}
+
+impl Broken {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Lost(error) => status_of(&error).into(),
+            Self::Other(failure) => failure,
+        }
+    }
+}
+
+impl Lines {
+    /// Reads the next line; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Line>, Broken> {
+        loop {
+            if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                let line = serde_json::from_slice(&line);
+                return line.map(Some).map_err(|_| Broken::Other(malformed()));
+            }
+            if self.read.len() > MAX_LINE {
+                return Err(Broken::Other(malformed()));
+            }
+            match self.reply.next().await {
+                Some(Ok(part)) => self.read.extend_from_slice(&part),
+                Some(Err(error)) => return Err(Broken::Lost(error)),
+                None if self.read.is_empty() => return Ok(None),
+                None => return Err(Broken::Other(self.refusal())),
+            }
+        }
+    }
+
+    /// The failure that the reply is, as it is no line.
+    fn refusal(&self) -> Failure {
+        let Some(error) = PlainError::read(&self.read) else {
+            return malformed();
+        };
+        let status = error.into_status();
+        Failure::Status(match status.code() {
+            Code::Unimplemented => {
+                let text = "the server cannot be drained by a request (option drain_on_request)";
+                Status::unimplemented(text)
+            }
+            _ => status,
+        })
+    }
+}
+
+fn malformed() -> Failure {
+    Failure::Own(format!("the reply of {DRAIN} is malformed"))
+}

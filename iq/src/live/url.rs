@@ -1,0 +1,105 @@
+//! Addresses of live pages.
+
+use hyper::Uri;
+use hyper::http::uri::Scheme;
+use iip_core::transport::Endpoint;
+
+/// The path of a live page, unless the address has another one.
+const PATH: &str = "/live";
+
+/// Returns `true` if a target is reached over HTTP.
+pub(crate) fn is_url(target: &str) -> bool {
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| target.starts_with(scheme))
+}
+
+/// The address of a live page, such as `http://localhost:9000`, or with its path `/live`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Url {
+    pub(crate) is_https: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Without a `/` at its end.
+    pub(crate) path: String,
+}
+
+impl Url {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |reason: &str| format!("`{text}`: {reason}, write `http://localhost:9000`");
+        let uri: Uri = text.parse().map_err(|_| wrong("not an address of HTTP"))?;
+        let is_https = uri.scheme() == Some(&Scheme::HTTPS);
+        let authority = uri.authority().ok_or_else(|| wrong("there is no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("a name of a user is not supported"));
+        }
+        if uri.query().is_some() {
+            return Err(wrong("there is a query"));
+        }
+        let bare = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        if bare.is_empty() {
+            return Err(wrong("there is no host"));
+        }
+        if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+            return Err(wrong("the port is not a number from 0 to 65535"));
+        }
+        let path = uri.path().trim_end_matches('/');
+        Ok(Self {
+            is_https,
+            host: bare.to_owned(),
+            port: authority
+                .port_u16()
+                .unwrap_or(if is_https { 443 } else { 80 }),
+            path: if path.is_empty() { PATH } else { path }.to_owned(),
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::Tcp {
+            host: self.host.clone(),
+            port: self.port,
+        }
+    }
+
+    /// The value of the header `Host`.
+    pub(crate) fn authority(&self) -> String {
+        self.endpoint().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_and_the_port_may_be_left_out() {
+        for (text, expected) in [
+            ("http://localhost:9000", (false, "localhost", 9000, "/live")),
+            ("http://10.0.0.1/", (false, "10.0.0.1", 80, "/live")),
+            ("https://h/live/", (true, "h", 443, "/live")),
+            ("http://[::1]:9/a/live", (false, "::1", 9, "/a/live")),
+        ] {
+            let url = Url::parse(text).expect(text);
+            let parts = (url.is_https, &*url.host, url.port, &*url.path);
+            assert_eq!(parts, expected, "{text}");
+        }
+        assert_eq!(Url::parse("http://[::1]:9").unwrap().authority(), "[::1]:9");
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_rejected() {
+        for text in [
+            "http://",
+            "http://:9",
+            "http://me@h:9",
+            "http://h:9/live?curves=false",
+            "http://h:99999",
+            "http://h h",
+        ] {
+            assert!(Url::parse(text).is_err(), "{text}");
+        }
+    }
+}

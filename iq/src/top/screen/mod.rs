@@ -1,0 +1,134 @@
+//! What the screen shows, and what keys change of it.
+
+mod draw;
+mod fit;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+pub(super) use self::draw::draw;
+pub(super) use self::keys::Next;
+use super::table::{Table, View};
+use crate::live::Snapshot;
+
+/// The state of the screen.
+#[derive(Debug)]
+pub(super) struct Screen {
+    /// The target as the user has named it.
+    target: String,
+    has_colours: bool,
+    /// The numbers that are shown.
+    shown: Snapshot,
+    /// The last numbers, while others are shown.
+    waiting: Option<Snapshot>,
+    /// Since when, and why, there are no new numbers.
+    lost: Option<(Instant, String)>,
+    view: View,
+    lists: [List; View::ALL.len()],
+    filter: String,
+    mode: Mode,
+    is_paused: bool,
+}
+
+/// What keys mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    Browse,
+    /// They are the text of the filter.
+    Filter,
+    /// All columns of the selected row are shown.
+    Row,
+    Help,
+}
+
+/// The state of one table.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    sort: Option<usize>,
+    is_descending: bool,
+    selected: usize,
+    /// The first row on the screen.
+    offset: usize,
+    /// The number of rows that were shown last.
+    page: usize,
+    /// The number of rows and columns of the whole table.
+    rows: usize,
+    columns: usize,
+}
+
+impl Screen {
+    pub(super) fn new(target: &str, has_colours: bool, snapshot: Snapshot) -> Self {
+        let list = |view| List {
+            sort: Table::first_sort(view),
+            is_descending: true,
+            selected: 0,
+            offset: 0,
+            page: 1,
+            rows: 0,
+            columns: 0,
+        };
+        Self {
+            target: target.to_owned(),
+            has_colours,
+            shown: snapshot,
+            waiting: None,
+            lost: None,
+            view: View::Methods,
+            lists: View::ALL.map(list),
+            filter: String::new(),
+            mode: Mode::Browse,
+            is_paused: false,
+        }
+    }
+
+    /// Takes new numbers.
+    pub(super) fn update(&mut self, snapshot: Snapshot) {
+        self.lost = None;
+        self.waiting = Some(snapshot);
+        self.show_waiting();
+    }
+
+    /// Shows the last numbers, unless the screen is paused or somebody reads a row.
+    fn show_waiting(&mut self) {
+        if !self.is_paused
+            && self.mode != Mode::Row
+            && let Some(waiting) = self.waiting.take()
+        {
+            self.shown = waiting;
+        }
+    }
+
+    /// Takes note that the numbers could not be read.
+    pub(super) fn fail(&mut self, reason: String, now: Instant) {
+        let since = self.lost.take().map_or(now, |(since, _)| since);
+        self.lost = Some((since, reason));
+    }
+
+    /// Returns `true` if the numbers are old.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    fn list(&self) -> &List {
+        &self.lists[self.view as usize]
+    }
+
+    fn list_mut(&mut self) -> &mut List {
+        &mut self.lists[self.view as usize]
+    }
+
+    /// The rows that are shown, in their order.
+    fn table(&self) -> Table {
+        let mut table = Table::of(self.view, &self.shown);
+        if !self.filter.is_empty() {
+            table.filter(&self.filter);
+        }
+        let list = self.list();
+        if let Some(column) = list.sort {
+            table.sort(column, list.is_descending);
+        }
+        table
+    }
+}

@@ -1,0 +1,422 @@
+//! Tables of the numbers, for the screen and for text.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use iip_core::stats::{CODE_NAMES, is_error};
+
+use crate::live::{Figures, Snapshot};
+
+/// The tables, in the order of their keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum View {
+    Methods,
+    Calls,
+    Backends,
+    Connections,
+}
+
+impl View {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Methods,
+        Self::Calls,
+        Self::Backends,
+        Self::Connections,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Methods => "methods",
+            Self::Calls => "slow and failed calls",
+            Self::Backends => "backends",
+            Self::Connections => "connections",
+        }
+    }
+}
+
+/// A table before it is cut to the width of the screen.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: Vec<Vec<Cell>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    pub(crate) head: &'static str,
+    /// Texts begin on the left and can be cut, numbers do neither.
+    pub(crate) is_text: bool,
+    /// Where there is no room, the columns with the highest rank are left out first.
+    pub(crate) rank: u8,
+}
+
+const fn text(head: &'static str, rank: u8) -> Column {
+    Column {
+        head,
+        is_text: true,
+        rank,
+    }
+}
+
+const fn number(head: &'static str, rank: u8) -> Column {
+    Column {
+        head,
+        is_text: false,
+        rank,
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    /// What is sorted by instead of the text.
+    number: Option<f64>,
+    pub(crate) mark: Mark,
+}
+
+/// How a cell is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mark {
+    Plain,
+    Warning,
+    Problem,
+}
+
+impl Cell {
+    fn text(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            number: None,
+            mark: Mark::Plain,
+        }
+    }
+
+    fn number(number: Option<f64>, shown: impl Fn(f64) -> String) -> Self {
+        Self {
+            text: number.map_or_else(|| "-".to_owned(), shown),
+            // What is not known is less than everything.
+            number: Some(number.unwrap_or(f64::NEG_INFINITY)),
+            mark: Mark::Plain,
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
+    fn count(count: Option<u64>) -> Self {
+        Self::number(count.map(|count| count as f64), |count| {
+            format!("{count:.0}")
+        })
+    }
+
+    fn rate(rate: Option<f64>) -> Self {
+        Self::number(rate, shown_rate)
+    }
+
+    fn errors(rate: Option<f64>) -> Self {
+        let is_error = rate.is_some_and(|rate| rate > 0.0);
+        Self::rate(rate).marked(if is_error { Mark::Problem } else { Mark::Plain })
+    }
+
+    fn latency(us: Option<f64>) -> Self {
+        Self::number(us, shown_latency)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
+    fn bytes(bytes: u64) -> Self {
+        Self::number(Some(bytes as f64), shown_bytes)
+    }
+
+    /// The time between two moments.
+    #[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
+    fn since(now: u64, then: Option<u64>) -> Self {
+        let passed = then.map(|then| now.saturating_sub(then) / 1000);
+        Self::number(passed.map(|seconds| seconds as f64), |_| {
+            shown_age(passed.unwrap_or(0))
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_text(text: &str) -> Self {
+        Self::text(text)
+    }
+
+    fn marked(mut self, mark: Mark) -> Self {
+        self.mark = mark;
+        self
+    }
+
+    fn compare(&self, other: &Self) -> Ordering {
+        match (self.number, other.number) {
+            (Some(one), Some(other)) => one.total_cmp(&other),
+            _ => self.text.cmp(&other.text),
+        }
+    }
+}
+
+impl Table {
+    pub(crate) fn of(view: View, snapshot: &Snapshot) -> Self {
+        match view {
+            View::Methods
+                if snapshot
+                    .methods
+                    .iter()
+                    .all(|row| row.figures.errors.is_none()) =>
+            {
+                paths(snapshot)
+            }
+            View::Methods => methods(snapshot),
+            View::Calls => calls(snapshot),
+            View::Backends => backends(snapshot),
+            View::Connections => connections(snapshot),
+        }
+    }
+
+    /// Keeps the rows in which `filter` occurs.
+    pub(crate) fn filter(&mut self, filter: &str) {
+        let filter = filter.to_lowercase();
+        self.rows.retain(|row| {
+            let mut cells = row.iter();
+            cells.any(|cell| cell.text.to_lowercase().contains(&filter))
+        });
+    }
+
+    pub(crate) fn sort(&mut self, column: usize, is_descending: bool) {
+        self.rows.sort_by(|one, other| {
+            let order = match (one.get(column), other.get(column)) {
+                (Some(one), Some(other)) => one.compare(other),
+                _ => Ordering::Equal,
+            };
+            if is_descending {
+                order.reverse()
+            } else {
+                order
+            }
+        });
+    }
+
+    /// The column that the rows are sorted by at first, the highest values first.
+    pub(crate) fn first_sort(view: View) -> Option<usize> {
+        match view {
+            View::Methods => Some(2),
+            // The latest come first, and backends and connections are as the process lists them.
+            View::Calls | View::Backends | View::Connections => None,
+        }
+    }
+}
+
+/// The methods of a server that tells what Go's servers tell.
+fn paths(snapshot: &Snapshot) -> Table {
+    let row = |method: &crate::live::Method| {
+        vec![
+            Cell::text(&*method.name),
+            Cell::text(snapshot.source(method.source)),
+            Cell::rate(method.figures.rate),
+            Cell::latency(method.figures.mean),
+            Cell::count(Some(method.calls)),
+        ]
+    };
+    Table {
+        columns: vec![
+            text("method", 0),
+            text("in", 4),
+            number("calls/s", 1),
+            number("mean (5 min)", 2),
+            number("calls", 3),
+        ],
+        rows: snapshot.methods.iter().map(row).collect(),
+    }
+}
+
+fn methods(snapshot: &Snapshot) -> Table {
+    let row = |method: &crate::live::Method| {
+        let Figures {
+            rate,
+            errors,
+            p50,
+            p99,
+            p999,
+            in_flight,
+            ..
+        } = method.figures;
+        let codes = method.codes.iter();
+        let codes = codes.map(|(code, rate)| format!("{code} {}", shown_rate(*rate)));
+        vec![
+            Cell::text(&*method.name),
+            Cell::text(snapshot.source(method.source)),
+            Cell::rate(rate),
+            Cell::errors(errors),
+            Cell::latency(p50),
+            Cell::latency(p99),
+            Cell::latency(p999),
+            Cell::count(in_flight),
+            Cell::text(codes.collect::<Vec<_>>().join(", ")),
+        ]
+    };
+    Table {
+        columns: vec![
+            text("method", 0),
+            text("in", 7),
+            number("calls/s", 1),
+            number("errors/s", 2),
+            number("p50", 5),
+            number("p99", 3),
+            number("p99.9", 6),
+            number("in flight", 4),
+            text("codes/s", 8),
+        ],
+        rows: snapshot.methods.iter().map(row).collect(),
+    }
+}
+
+fn calls(snapshot: &Snapshot) -> Table {
+    let row = |call: &crate::live::Call| {
+        let phases = call.phases.iter();
+        let phases = phases.map(|phase| format!("{} {}", phase.name, shown_us(phase.us)));
+        let code = CODE_NAMES.iter().position(|name| *name == &*call.code);
+        let code = code.and_then(|code| u8::try_from(code).ok());
+        let mark = match code {
+            // It was slow.
+            Some(0) => Mark::Warning,
+            Some(code) if is_error(code) => Mark::Problem,
+            _ => Mark::Plain,
+        };
+        let optional =
+            |text: &Option<crate::live::Text>| Cell::text(text.as_deref().unwrap_or_default());
+        vec![
+            Cell::since(snapshot.now, Some(call.at)),
+            Cell::text(&*call.code).marked(mark),
+            Cell::number(Some(micros(call.took)), shown_latency),
+            Cell::text(&*call.method),
+            Cell::text(snapshot.source(call.source)),
+            optional(&call.text),
+            optional(&call.peer),
+            Cell::text(phases.collect::<Vec<_>>().join(", ")),
+            optional(&call.trace),
+        ]
+    };
+    Table {
+        columns: vec![
+            number("ago", 2),
+            text("code", 1),
+            number("took", 3),
+            text("method", 0),
+            text("in", 5),
+            text("message", 4),
+            text("peer", 6),
+            text("phases", 7),
+            text("trace", 8),
+        ],
+        rows: snapshot.calls.iter().map(row).collect(),
+    }
+}
+
+fn backends(snapshot: &Snapshot) -> Table {
+    let row = |backend: &crate::live::Backend| {
+        let mark = match &*backend.state {
+            "ready" | "drained" => Mark::Plain,
+            "ejected" | "down" => Mark::Problem,
+            _ => Mark::Warning,
+        };
+        let reasons: Vec<&str> = backend.reasons.iter().map(|reason| &**reason).collect();
+        vec![
+            Cell::text(&*backend.id),
+            Cell::text(&*backend.address),
+            Cell::text(snapshot.source(backend.source)),
+            Cell::text(&*backend.state).marked(mark),
+            Cell::count(Some(backend.in_flight)),
+            Cell::latency(backend.score),
+            Cell::number(Some(backend.weight), |weight| format!("{weight:.2}")),
+            Cell::count(backend.connections),
+            Cell::text(reasons.join("; ")),
+        ]
+    };
+    Table {
+        columns: vec![
+            text("backend", 0),
+            text("address", 8),
+            text("of", 4),
+            text("state", 1),
+            number("in flight", 3),
+            number("score", 5),
+            number("weight", 6),
+            number("connections", 7),
+            text("why", 2),
+        ],
+        rows: snapshot.backends.iter().map(row).collect(),
+    }
+}
+
+fn connections(snapshot: &Snapshot) -> Table {
+    let row = |connection: &crate::live::Connection| {
+        let unsent = Cell::bytes(connection.unsent);
+        vec![
+            Cell::text(&*connection.peer),
+            Cell::text(snapshot.source(connection.source)),
+            Cell::since(snapshot.now, connection.since),
+            Cell::count(connection.calls),
+            Cell::bytes(connection.received),
+            Cell::bytes(connection.sent),
+            unsent.marked(if connection.unsent > 0 {
+                Mark::Warning
+            } else {
+                Mark::Plain
+            }),
+            Cell::text(connection.build.as_deref().unwrap_or_default()),
+        ]
+    };
+    Table {
+        columns: vec![
+            text("peer", 0),
+            text("in", 6),
+            number("age", 4),
+            number("in flight", 1),
+            number("received", 2),
+            number("sent", 3),
+            number("unsent", 5),
+            text("build", 7),
+        ],
+        rows: snapshot.connections.listed.iter().map(row).collect(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
+fn micros(us: u64) -> f64 {
+    us as f64
+}
+
+fn shown_us(us: u64) -> String {
+    shown_latency(micros(us))
+}
+
+pub(crate) fn shown_rate(rate: f64) -> String {
+    match rate {
+        ..100.0 => format!("{rate:.1}"),
+        _ => format!("{rate:.0}"),
+    }
+}
+
+pub(crate) fn shown_latency(us: f64) -> String {
+    match Duration::try_from_secs_f64(us / 1e6) {
+        Ok(Duration::ZERO) => "0".to_owned(),
+        Ok(time) => format!("{time:.1?}"),
+        // What a process sends may be no duration.
+        Err(_) => "-".to_owned(),
+    }
+}
+
+fn shown_bytes(bytes: f64) -> String {
+    match bytes {
+        ..1024.0 => format!("{bytes:.0} B"),
+        ..1_048_576.0 => format!("{:.1} KiB", bytes / 1024.0),
+        ..1_073_741_824.0 => format!("{:.1} MiB", bytes / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes / 1_073_741_824.0),
+    }
+}
+
+pub(crate) fn shown_age(seconds: u64) -> String {
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3600 => format!("{}:{:02} min", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}:{:02} h", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
