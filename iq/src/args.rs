@@ -9,6 +9,7 @@ use clap_complete::engine::ArgValueCompleter;
 use iip_rpc::Position;
 
 pub(crate) use self::go::with_long_options;
+use crate::bench::BenchArgs;
 use crate::complete;
 use crate::connection::ConnectArgs;
 use crate::drain::DrainArgs;
@@ -81,6 +82,7 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     Top(TopArgs),
     Drain(DrainArgs),
+    Bench(Box<BenchArgs>),
     Man(ManArgs),
 }
 

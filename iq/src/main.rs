@@ -1,6 +1,7 @@
 //! The program `iq`: the command line for IIP services.
 
 mod args;
+mod bench;
 mod call;
 mod capture;
 mod closest;
@@ -93,6 +94,10 @@ fn run(cli: &Cli, output: &Output) -> Outcome {
     if let Some(Command::Man(args)) = &cli.command {
         return man::write(&Cli::command(), &args.folder, output);
     }
+    if let Some(Command::Bench(args)) = &cli.command {
+        only_options_before(cli)?;
+        return bench::run(args, &cli.connect, output);
+    }
     // The connection is driven by a thread of its own, so that it lives while the output waits.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -126,10 +131,7 @@ async fn command(cli: &Cli, output: &Output) -> Outcome {
     let Some(command) = &cli.command else {
         return raw::run(&cli.raw, connect, output).await;
     };
-    if let Some(uri) = &cli.raw.uri {
-        let text = format!("`{uri}` is before the command: options alone may be there");
-        return Err(Failure::Usage(text));
-    }
+    only_options_before(cli)?;
     match command {
         Command::Call(args) => call::run(args, connect, output).await,
         Command::List(args) => list::run(args, connect, output).await,
@@ -149,5 +151,17 @@ async fn command(cli: &Cli, output: &Output) -> Outcome {
         Command::Drain(args) => drain::run(args, connect, output).await,
         // It needs no runtime.
         Command::Man(_) => Ok(()),
+        // They do not run in this runtime.
+        Command::Bench(_) | Command::Man(_) => Ok(()),
+    }
+}
+
+/// Refuses arguments of a raw request before a command.
+fn only_options_before(cli: &Cli) -> Outcome {
+    match &cli.raw.uri {
+        Some(uri) => Err(Failure::Usage(format!(
+            "`{uri}` is before the command: options alone may be there"
+        ))),
+        None => Ok(()),
     }
 }

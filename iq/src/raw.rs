@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &RawArgs, connect: &ConnectArgs, output: &Output) 
         let text = "raw requests carry no metadata: use `iq call`";
         return Err(Failure::Usage(text.to_owned()));
     }
-    let body = body(args).await?;
+    let body = body(args.data.as_deref(), args.data_file.as_deref()).await?;
     let connection = connect.connect(target, output).await?;
     let client = connection.client.raw();
     let replying = async {
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: &RawArgs, connect: &ConnectArgs, output: &Output) 
 }
 
 /// Splits `HOST:PORT/PATH`, `SCHEME://HOST:PORT/PATH` or `NAME/PATH`.
-fn split(uri: &str) -> Outcome<(&str, &str)> {
+pub(crate) fn split(uri: &str) -> Outcome<(&str, &str)> {
     let after_scheme = uri.find("://").map_or(0, |at| at + 3);
     let slash = uri.get(after_scheme..).and_then(|rest| rest.find('/'));
     let is_ambiguous = ["unix:", "file:", "etcd:"]
@@ -100,10 +100,10 @@ fn split(uri: &str) -> Outcome<(&str, &str)> {
     }
 }
 
-/// The body of the request.
-async fn body(args: &RawArgs) -> Outcome<Vec<u8>> {
-    let body = match (&args.data, &args.data_file) {
-        (Some(data), _) => data.clone().into_bytes(),
+/// The body of the request: data, those in a file, or none.
+pub(crate) async fn body(data: Option<&str>, file: Option<&Path>) -> Outcome<Vec<u8>> {
+    let body = match (data, file) {
+        (Some(data), _) => data.into(),
         (None, Some(file)) => contents(file).await?,
         (None, None) => Vec::new(),
     };

@@ -4,6 +4,7 @@
 
 mod bank;
 mod bash;
+mod bench;
 mod calls;
 mod check;
 mod common;

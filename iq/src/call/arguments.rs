@@ -13,7 +13,7 @@ use crate::place::{Place, unknown_name};
 use crate::raw::contents;
 
 /// Arguments as they were given.
-pub(super) enum Arguments {
+pub(crate) enum Arguments {
     /// None.
     Empty,
     /// JSON, as it was written.
@@ -24,7 +24,7 @@ pub(super) enum Arguments {
 
 impl Arguments {
     /// Reads JSON, `@FILE`, `-` or pairs.
-    pub(super) async fn read(args: &[String]) -> Outcome<Self> {
+    pub(crate) async fn read(args: &[String]) -> Outcome<Self> {
         let text = match args {
             [] => return Ok(Self::Empty),
             [only] if only == "-" => text_in(Path::new("-")).await?,
@@ -44,7 +44,7 @@ impl Arguments {
     }
 
     /// The arguments for a method, checked and in JSON.
-    pub(super) fn for_method(self, service: &Description, method: &Method) -> Outcome<String> {
+    pub(crate) fn for_method(self, service: &Description, method: &Method) -> Outcome<String> {
         let name = format!("{}.{}", service.service, method.name);
         let (text, value) = match self {
             Self::Json(text) => {
@@ -68,7 +68,7 @@ impl Arguments {
     }
 
     /// The arguments for a method about which nothing is known.
-    pub(super) fn untyped(self) -> Outcome<String> {
+    pub(crate) fn untyped(self) -> Outcome<String> {
         match self {
             Self::Empty => Ok("{}".to_owned()),
             Self::Json(text) => Ok(text),

@@ -8,7 +8,8 @@ mod run;
 use iip_core::Printable;
 use iip_rpc::schema::{Description, Format, Method};
 
-use self::arguments::Arguments;
+pub(crate) use self::arguments::Arguments;
+pub(crate) use self::pairs::{Pair, typed};
 use crate::args::CallArgs;
 use crate::connection::{ConnectArgs, Connection};
 use crate::exit::{Failure, Outcome};
@@ -44,14 +45,14 @@ pub(crate) async fn run(args: &CallArgs, connect: &ConnectArgs, output: &Output)
     run::call(args, &callee, prepared, &connection, output).await
 }
 
-fn described(services: &[Description], name: &str) -> Outcome<Callee> {
+pub(crate) fn described(services: &[Description], name: &str) -> Outcome<Callee> {
     let (service, method) = services::method(services, name)?;
     let described = (service.clone(), method.clone());
     Ok(Callee::Described(Box::new(described)))
 }
 
 /// Asks the server for the description of a method.
-async fn ask(connection: &Connection, name: &str, output: &Output) -> Outcome<Callee> {
+pub(crate) async fn ask(connection: &Connection, name: &str, output: &Output) -> Outcome<Callee> {
     match services::of_server(&connection.within_time()).await {
         Ok(services) => described(&services, name),
         // Whoever knows the path needs no description.
@@ -66,7 +67,7 @@ async fn ask(connection: &Connection, name: &str, output: &Output) -> Outcome<Ca
 }
 
 /// Refuses methods that have no JSON.
-fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
+pub(crate) fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
     let name = format!("{}.{}", service.service, method.name);
     let name = Printable(name);
     if method.format == Format::Raw {

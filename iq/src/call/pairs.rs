@@ -8,7 +8,7 @@ use crate::place::{MAX_DEPTH, Place};
 
 /// A pair as it was written.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pair {
+pub(crate) struct Pair {
     /// The names, from the outermost on.
     path: Vec<String>,
     value: String,
@@ -17,7 +17,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) fn parse(text: &str) -> Outcome<Self> {
+    pub(crate) fn parse(text: &str) -> Outcome<Self> {
         let wrong = || {
             Failure::Usage(format!(
                 "`{text}` is neither JSON nor a pair such as `name=value` or `name:=JSON`"
@@ -45,7 +45,7 @@ impl Pair {
 }
 
 /// The arguments of a method as an object.
-pub(super) fn typed(pairs: Vec<Pair>, method: &Method, types: &Types) -> Outcome<Value> {
+pub(crate) fn typed(pairs: Vec<Pair>, method: &Method, types: &Types) -> Outcome<Value> {
     let mut object = Map::new();
     for pair in pairs {
         add(&mut object, &pair, method, types)?;

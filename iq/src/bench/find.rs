@@ -1,0 +1,167 @@
+//! The search for the highest rate at which conditions hold.
+
+use serde_json::json;
+
+use super::conditions::Conditions;
+use super::load::{Load, Made, Mode};
+use super::measured::Measured;
+use super::work::Work;
+use super::{latencies, max_in_flight};
+use crate::connection::ConnectArgs;
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+
+/// The relative difference of rates that ends the search.
+const PRECISION: f64 = 0.05;
+
+/// The rates between which the search stays.
+const BOUNDS: (f64, f64) = (1.0, 5e6);
+
+/// The part of the calls that were due which must have succeeded or failed within the time.
+const KEPT_UP: f64 = 0.95;
+
+/// A search for the highest rate.
+#[derive(Debug)]
+pub(super) struct Search<'a> {
+    pub(super) conditions: &'a Conditions,
+    /// The load of a step; its rate changes.
+    pub(super) load: Load,
+    pub(super) max_in_flight: Option<u32>,
+}
+
+/// The rates between which the limit is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bracket {
+    /// The highest rate at which the conditions held.
+    holds: Option<f64>,
+    /// The lowest rate at which they did not.
+    fails: Option<f64>,
+}
+
+impl Bracket {
+    fn add(&mut self, rate: f64, holds: bool) {
+        match holds {
+            true => self.holds = Some(rate),
+            false => self.fails = Some(rate),
+        }
+    }
+
+    /// The next rate to try after this one; `None` if the limit is known.
+    fn next(&self, rate: f64) -> Option<f64> {
+        let next = match (self.holds, self.fails) {
+            (Some(holds), Some(fails)) if fails / holds <= 1.0 + PRECISION => return None,
+            (Some(holds), Some(fails)) => f64::midpoint(holds, fails),
+            (Some(_), None) => rate * 2.0,
+            _ => rate / 2.0,
+        };
+        (BOUNDS.0..=BOUNDS.1).contains(&next).then_some(next)
+    }
+}
+
+impl Search<'_> {
+    /// Makes loads until the limit is known, and prints each step.
+    pub(super) async fn run(
+        mut self,
+        first: f64,
+        work: &Work,
+        connect: &ConnectArgs,
+        output: &Output,
+    ) -> Outcome {
+        let (mut bracket, mut next) = (Bracket::default(), Some(first));
+        while let Some(rate) = next {
+            self.load.mode = Mode::Open {
+                rates: (rate, rate),
+                max_in_flight: max_in_flight(self.max_in_flight, rate),
+            };
+            let Made {
+                measured,
+                is_interrupted,
+            } = self.load.make(work, connect, output).await?;
+            if is_interrupted {
+                return Err(Failure::Interrupted);
+            }
+            let holds = self.judge(rate, &measured, output)?;
+            bracket.add(rate, holds);
+            next = bracket.next(rate);
+        }
+        match bracket.holds {
+            Some(rate) => {
+                let line = format!("{} up to {rate:.0}/s", self.conditions);
+                let conditions = self.conditions.to_string();
+                output.either(
+                    "limit",
+                    json!({"rate": rate, "conditions": conditions}),
+                    line,
+                )
+            }
+            None => Err(Failure::Check(format!(
+                "{}: no rate was found at which this holds",
+                self.conditions
+            ))),
+        }
+    }
+
+    fn judge(&self, rate: f64, measured: &Measured, output: &Output) -> Outcome<bool> {
+        let findings = self.conditions.check(measured);
+        let made = (measured.ok + measured.errors) as f64;
+        let keeps_up = measured.skipped == 0 && made >= KEPT_UP * rate * measured.seconds;
+        let holds = keeps_up && findings.iter().all(|finding| finding.holds);
+        let found: Vec<String> = findings
+            .iter()
+            .map(|finding| format!("{}: {}", finding.condition, finding.found))
+            .collect();
+        let latency = &measured.latency;
+        let object = json!({
+            "rate": rate,
+            "achieved": measured.rate(),
+            "holds": holds,
+            "skipped": measured.skipped,
+            "errors": measured.errors,
+            "p50_us": latency.quantile(0.5) / 1e3,
+            "p99_us": latency.quantile(0.99) / 1e3,
+        });
+        let line = format!(
+            "{rate:>9.0}/s  {:<6}  {:>9.0}/s  {} skipped  p50 {}  {}",
+            if holds { "ok" } else { "failed" },
+            measured.rate(),
+            measured.skipped,
+            latencies::short(latency.quantile(0.5)),
+            found.join("  "),
+        );
+        output.either("step", object, line)?;
+        Ok(holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The limit that is found if the conditions hold up to a rate, and the steps.
+    fn found(limit: f64, first: f64) -> (Option<f64>, usize) {
+        let (mut bracket, mut next, mut steps) = (Bracket::default(), Some(first), 0);
+        while let Some(rate) = next {
+            steps += 1;
+            bracket.add(rate, rate <= limit);
+            next = bracket.next(rate);
+        }
+        (bracket.holds, steps)
+    }
+
+    #[test]
+    fn the_limit_is_found_from_both_sides_in_few_steps() {
+        for (limit, first) in [
+            (5000.0, 1000.0),
+            (5000.0, 64_000.0),
+            (3.3, 1000.0),
+            (999.0, 1000.0),
+        ] {
+            let (holds, steps) = found(limit, first);
+            let holds = holds.unwrap();
+            assert!(holds <= limit && holds >= limit / 1.06, "{limit}: {holds}");
+            assert!(steps <= 16, "{limit}: {steps} steps");
+        }
+        assert_eq!(found(0.5, 1000.0).0, None);
+        assert!(found(f64::INFINITY, 1000.0).0 > Some(2e6));
+    }
+}

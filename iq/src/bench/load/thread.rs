@@ -1,0 +1,198 @@
+//! A thread that makes a part of the load, with a runtime and connections of its own.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::closed::{self, Left};
+use super::open::{self, Share};
+use super::schedule::Schedule;
+use super::{Load, Mode, Task, Window};
+use crate::bench::cpu;
+use crate::bench::tally::Shared;
+use crate::bench::work::{Caller, Work};
+use crate::connection::ConnectArgs;
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+
+/// The time that calls in flight have after an interrupt.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// How often it is looked whether calls are still in flight.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A thread that makes a part of the load.
+#[derive(Debug)]
+pub(super) struct Thread {
+    pub(super) index: u32,
+    pub(super) load: Load,
+    pub(super) work: Work,
+    pub(super) connect: ConnectArgs,
+    pub(super) output: Output,
+    pub(super) shared: Arc<Shared>,
+    /// `true` once the run is interrupted.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// What the thread tells, and is told.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// It is connected.
+    pub(super) ready: oneshot::Sender<Outcome>,
+    /// The load may begin.
+    pub(super) go: oneshot::Receiver<Window>,
+    pub(super) done: oneshot::Sender<io::Result<Ended>>,
+}
+
+/// The end of the load of a thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ended {
+    /// The part of a core that it used while it was measured.
+    pub(super) busy: Option<f64>,
+    /// The calls that were still in flight.
+    pub(super) unfinished: usize,
+}
+
+impl Thread {
+    /// Runs on a thread of its own, until the load is over.
+    pub(super) fn run(self, signals: Signals) {
+        let Signals { ready, go, done } = signals;
+        // Whoever waits for the other ends of these may have given up.
+        let runtime = match tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+        {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = ready.send(Err(Failure::Own(format!("no runtime: {error}"))));
+                return;
+            }
+        };
+        runtime.block_on(async {
+            let connections = self.load.share(self.load.connections, self.index);
+            let work = self.work.clone();
+            let connecting = Caller::connect(work, connections, &self.connect, &self.output);
+            let caller = match connecting.await {
+                Ok(caller) => Arc::new(caller),
+                Err(failure) => {
+                    let _ = ready.send(Err(failure));
+                    return;
+                }
+            };
+            let _ = ready.send(Ok(()));
+            if let Ok(window) = go.await {
+                let shared = Arc::clone(&self.shared);
+                let task = Task {
+                    caller,
+                    shared,
+                    window,
+                };
+                let _ = done.send(self.make(task).await);
+            }
+        });
+        runtime.shutdown_background();
+    }
+
+    /// Makes the load.
+    async fn make(mut self, task: Task) -> io::Result<Ended> {
+        let begin = task.window.begin;
+        let before = tokio::spawn(async move {
+            tokio::time::sleep_until(begin.into()).await;
+            (Instant::now(), cpu::thread())
+        });
+        match self.load.mode {
+            Mode::Closed { callers } => self.closed(task, callers).await,
+            Mode::Open { .. } => self.open(task).await?,
+        }
+        let (now, cpu) = (Instant::now(), cpu::thread());
+        let busy = match before.is_finished() {
+            true => before.await.ok().and_then(|(then, before)| {
+                let used = cpu?.checked_sub(before?)?;
+                Some(used.as_secs_f64() / (now - then).as_secs_f64().max(1e-9))
+            }),
+            false => None,
+        };
+        self.wait_for_calls().await;
+        Ok(Ended {
+            busy,
+            unfinished: self.shared.in_flight(),
+        })
+    }
+
+    /// Returns when the callers have ended.
+    async fn closed(&mut self, task: Task, callers: u32) {
+        let calls = self
+            .load
+            .requests
+            .map(|calls| self.load.share(calls, self.index));
+        let left = calls.map(|calls| Arc::new(Left::new(calls)));
+        let mut tasks = JoinSet::new();
+        for caller in 0..self.load.share(callers, self.index) {
+            let seed = self.seed(1 + u64::from(caller));
+            tasks.spawn(closed::call(task.clone(), left.clone(), seed));
+        }
+        tokio::select! {
+            () = async { while tasks.join_next().await.is_some() {} } => {}
+            () = stopped(&mut self.stop) => {}
+        }
+        // Those that were stopped end after the call that they wait for.
+        tasks.detach_all();
+    }
+
+    /// Returns when the last call was sent.
+    async fn open(&mut self, task: Task) -> io::Result<()> {
+        let load = &self.load;
+        let Mode::Open {
+            rates,
+            max_in_flight,
+        } = load.mode
+        else {
+            return Ok(());
+        };
+        let share = Share {
+            schedule: Schedule::new(rates, load.warmup, load.duration, load.requests),
+            first: self.index.into(),
+            step: load.threads.into(),
+            max_in_flight: load.share(max_in_flight, self.index).max(1) as usize,
+            is_precise: load.is_precise,
+        };
+        let seed = self.seed(0);
+        tokio::select! {
+            sent = open::send(&task, share, seed) => sent,
+            () = stopped(&mut self.stop) => Ok(()),
+        }
+    }
+
+    /// A seed for a task of this thread.
+    fn seed(&self, task: u64) -> u64 {
+        self.load.seed ^ u64::from(self.index) << 32 ^ task << 40
+    }
+
+    /// Waits for the calls in flight, each of which ends at its deadline.
+    async fn wait_for_calls(&mut self) {
+        let in_flight = async {
+            while self.shared.in_flight() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let impatient = async {
+            stopped(&mut self.stop).await;
+            tokio::time::sleep(PATIENCE).await;
+        };
+        tokio::select! {
+            () = in_flight => {}
+            () = impatient => {}
+        }
+    }
+}
+
+/// Waits until the run is interrupted.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|is_stopped| *is_stopped).await.is_err() {
+        // Nobody can interrupt it any more.
+        std::future::pending().await
+    }
+}

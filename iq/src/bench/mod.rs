@@ -1,0 +1,211 @@
+//! `iq bench`: a load on a method, and what its latencies are.
+
+mod args;
+mod conditions;
+mod cpu;
+mod difference;
+mod find;
+mod latencies;
+mod load;
+mod measured;
+mod payload;
+mod progress;
+mod report;
+mod tally;
+mod work;
+
+use std::time::Duration;
+
+pub(crate) use self::args::BenchArgs;
+use self::args::{LoadArgs, Ramp};
+use self::find::Search;
+use self::load::{Load, Made, Mode};
+use self::measured::{Measured, PlanText};
+use self::work::Work;
+use crate::connection::ConnectArgs;
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+
+/// The time that is measured, if neither it nor a number of calls is given.
+const DURATION: Duration = Duration::from_secs(10);
+
+/// The seconds of a rate that may be in flight, and the highest number of calls that may be unless
+/// more is asked for.
+const IN_FLIGHT_SECONDS: f64 = 10.0;
+const MAX_IN_FLIGHT: f64 = 100_000.0;
+
+/// The rate with which a search begins.
+const FIRST_RATE: f64 = 1000.0;
+
+/// The load of each step of a search that is not measured.
+const STEP_WARMUP: Duration = Duration::from_millis(500);
+
+/// Makes the load, on threads of its own. It sees interrupts by itself, and reports what was
+/// measured until then.
+pub(crate) fn run(args: &BenchArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime =
+        runtime.map_err(|error| Failure::Own(format!("the runtime cannot be started: {error}")))?;
+    runtime.block_on(async {
+        let preparing = prepare(args, connect, output);
+        let (load, work, old) = tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
+            prepared = preparing => prepared?,
+        };
+        if let Some(conditions) = &args.load.find_limit {
+            let (max_in_flight, first) = (args.load.max_in_flight, args.load.rate);
+            let search = Search {
+                conditions,
+                load,
+                max_in_flight,
+            };
+            return search
+                .run(first.unwrap_or(FIRST_RATE), &work, connect, output)
+                .await;
+        }
+        let Made {
+            mut measured,
+            is_interrupted,
+        } = load.make(&work, connect, output).await?;
+        measured.plan = plan(args, &load, &work);
+        report(args, &measured, old.as_ref(), output)?;
+        match is_interrupted {
+            true => Err(Failure::Interrupted),
+            false => Ok(()),
+        }
+    })
+}
+
+/// Everything that can be wrong before the load begins.
+async fn prepare(
+    args: &BenchArgs,
+    connect: &ConnectArgs,
+    output: &Output,
+) -> Outcome<(Load, Work, Option<Measured>)> {
+    let load = load(&args.load)?;
+    let old = args
+        .report
+        .compare
+        .as_deref()
+        .map(difference::read)
+        .transpose()?;
+    let work = Work::prepare(args, connect, output).await?;
+    Ok((load, work, old))
+}
+
+fn load(args: &LoadArgs) -> Outcome<Load> {
+    let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
+    let rates = match (args.rate, args.ramp) {
+        (_, Some(Ramp { from, to })) => Some((from, to)),
+        (rate, None) => rate.map(|rate| (rate, rate)),
+    };
+    let mode = match rates {
+        Some((from, to)) => Mode::Open {
+            rates: (from, to),
+            max_in_flight: max_in_flight(args.max_in_flight, f64::max(from, to)),
+        },
+        None if args.find_limit.is_some() => Mode::Open {
+            rates: (FIRST_RATE, FIRST_RATE),
+            max_in_flight: max_in_flight(args.max_in_flight, FIRST_RATE),
+        },
+        None if args.max_in_flight.is_some() || args.precise => {
+            return usage("--max-in-flight and --precise need --rate, --ramp or --find-limit");
+        }
+        None => Mode::Closed {
+            callers: args.concurrency,
+        },
+    };
+    let connections = args.connections.unwrap_or(args.threads);
+    if connections < args.threads {
+        return usage("each thread needs a connection: --connections is less than --threads");
+    }
+    if matches!(mode, Mode::Closed { callers } if callers < args.threads) {
+        return usage("each thread needs a caller: --concurrency is less than --threads");
+    }
+    let duration = match (args.duration, args.requests) {
+        _ if args.find_limit.is_some() => Some(args.step),
+        (None, None) => Some(DURATION),
+        (duration, _) => duration,
+    };
+    let warmup = match args.find_limit {
+        Some(_) => args.warmup.unwrap_or(STEP_WARMUP),
+        None => args.warmup.unwrap_or_default(),
+    };
+    Ok(Load {
+        mode,
+        warmup,
+        duration,
+        requests: args.requests,
+        connections,
+        threads: args.threads,
+        is_precise: args.precise,
+        seed: args.seed,
+    })
+}
+
+/// The highest number of calls in flight at a rate.
+fn max_in_flight(given: Option<u32>, rate: f64) -> u32 {
+    let by_rate = (rate * IN_FLIGHT_SECONDS).ceil().clamp(1.0, MAX_IN_FLIGHT);
+    given.unwrap_or(by_rate as u32)
+}
+
+fn plan(args: &BenchArgs, load: &Load, work: &Work) -> PlanText {
+    let several = |count: u32, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
+    let how = match load.mode {
+        Mode::Closed { callers } => format!("closed loop, {}", several(callers, "caller")),
+        Mode::Open {
+            rates: (from, to), ..
+        } if from == to => format!("open loop, {from} calls/s"),
+        Mode::Open {
+            rates: (from, to), ..
+        } => format!("open loop, {from} to {to} calls/s"),
+    };
+    let connections = load.connections * work.targets.len() as u32;
+    PlanText {
+        method: work.name.clone(),
+        targets: work.targets.clone(),
+        load: format!(
+            "{how}, {}, {}",
+            several(connections, "connection"),
+            several(load.threads, "thread")
+        ),
+        seed: args.load.seed,
+    }
+}
+
+fn report(
+    args: &BenchArgs,
+    measured: &Measured,
+    old: Option<&Measured>,
+    output: &Output,
+) -> Outcome {
+    report::print(measured, output)?;
+    if let Some(old) = old {
+        difference::print(old, measured, output)?;
+    }
+    if let Some(path) = &args.report.save {
+        let text = serde_json::to_string(measured);
+        let text = text.map_err(|error| Failure::Own(format!("no JSON: {error}")))?;
+        report::write(path, &text)?;
+    }
+    if let Some(path) = &args.report.html {
+        report::write(path, &report::page(measured)?)?;
+    }
+    report::warn_if_busy(measured, output);
+    if let Some(conditions) = &args.report.expect {
+        report::expectations(&conditions.check(measured), output)?;
+    }
+    match measured.failures.first() {
+        Some(first) if measured.ok == 0 => Err(Failure::Check(format!(
+            "no call succeeded: {}: {}",
+            first.code, first.example
+        ))),
+        _ => Ok(()),
+    }
+}

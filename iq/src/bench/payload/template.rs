@@ -1,0 +1,253 @@
+//! Texts with parts that differ from call to call, such as `{"id": {{int 1..1000}}}`.
+
+use std::fmt::Write as _;
+
+use fastrand::Rng;
+use serde::de::IgnoredAny;
+
+/// The longest random text.
+const MAX_STRING: usize = 1 << 20;
+
+/// A text with parts that are filled in for each call.
+#[derive(Clone, Debug)]
+pub(super) struct Template(Vec<Part>);
+
+#[derive(Clone, Debug)]
+enum Part {
+    Text(String),
+    Value { value: Value, is_quoted: bool },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    /// An integer between the two, which are included.
+    Int(i64, i64),
+    /// Letters and digits in this number.
+    String(usize),
+    Uuid,
+    Bool,
+    /// One of these texts.
+    Item(Vec<String>),
+}
+
+/// Where a template is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Around {
+    /// In JSON: a text that is not inside quotes gets them.
+    Json,
+    /// In anything else.
+    Text,
+}
+
+impl Template {
+    pub(super) fn parse(text: &str, around: Around) -> Result<Self, String> {
+        let (mut parts, mut rest, mut in_string) = (Vec::new(), text, false);
+        while let Some(begin) = rest.find("{{") {
+            let (before, after) = rest.split_at(begin);
+            in_string = ends_in_string(before, in_string);
+            parts.push(Part::Text(before.to_owned()));
+            let inner = &after[2..];
+            let end = inner.find("}}").ok_or("a template `{{` has no end `}}`")?;
+            let value = Value::parse(inner[..end].trim())?;
+            parts.push(Part::Value {
+                value,
+                is_quoted: around == Around::Json && !in_string,
+            });
+            rest = &inner[end + 2..];
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Ok(Self(parts))
+    }
+
+    /// This text, in which nothing is filled in.
+    pub(super) fn verbatim(text: &str) -> Self {
+        Self(vec![Part::Text(text.to_owned())])
+    }
+
+    /// The text, if it is always the same.
+    pub(super) fn fixed(&self) -> Option<&str> {
+        match &*self.0 {
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Writes the text of one call.
+    pub(super) fn fill(&self, random: &mut Rng) -> String {
+        let mut out = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Value { value, is_quoted } => value.write(*is_quoted, random, &mut out),
+            }
+        }
+        out
+    }
+}
+
+/// Returns `true` if JSON is inside a text after `json`.
+fn ends_in_string(json: &str, mut in_string: bool) -> bool {
+    let mut is_escaped = false;
+    for c in json.chars() {
+        match c {
+            '"' if !is_escaped => in_string = !in_string,
+            '\\' if in_string && !is_escaped => {
+                is_escaped = true;
+                continue;
+            }
+            _ => {}
+        }
+        is_escaped = false;
+    }
+    in_string
+}
+
+impl Value {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let rest = rest.trim();
+        match (name, rest) {
+            ("int", range) => Self::int(range),
+            ("string", length) => match length.parse() {
+                Ok(length) if length <= MAX_STRING => Some(Self::String(length)),
+                _ => None,
+            },
+            ("uuid", "") => Some(Self::Uuid),
+            ("bool", "") => Some(Self::Bool),
+            ("item", items) if !items.is_empty() => {
+                let items = items.split(',').map(|item| item.trim().to_owned());
+                Some(Self::Item(items.collect()))
+            }
+            _ => None,
+        }
+        .ok_or_else(|| {
+            format!(
+                "`{{{{{text}}}}}` is not a template; there are {{{{int 1..1000}}}}, \
+                 {{{{string 16}}}}, {{{{uuid}}}}, {{{{bool}}}} and {{{{item a,b,c}}}}"
+            )
+        })
+    }
+
+    fn int(range: &str) -> Option<Self> {
+        let (low, high) = range.split_once("..")?;
+        let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+        (low <= high).then_some(Self::Int(low, high))
+    }
+
+    fn write(&self, is_quoted: bool, random: &mut Rng, out: &mut String) {
+        match self {
+            // Writing to a string does not fail.
+            Self::Int(low, high) => drop(write!(out, "{}", random.i64(*low..=*high))),
+            Self::Bool => out.push_str(if random.bool() { "true" } else { "false" }),
+            Self::Item(items) => {
+                let item = random.choice(items).map_or("", String::as_str);
+                match is_quoted && serde_json::from_str::<IgnoredAny>(item).is_err() {
+                    true => drop(write!(out, "{}", serde_json::Value::from(item))),
+                    false => out.push_str(item),
+                }
+            }
+            Self::String(_) | Self::Uuid => {
+                let quote = if is_quoted { "\"" } else { "" };
+                out.push_str(quote);
+                match self {
+                    Self::String(length) => push_text(*length, random, out),
+                    _ => out.push_str(&uuid(random)),
+                }
+                out.push_str(quote);
+            }
+        }
+    }
+}
+
+/// Appends letters and digits.
+pub(super) fn push_text(length: usize, random: &mut Rng, out: &mut String) {
+    out.extend((0..length).map(|_| random.alphanumeric()));
+}
+
+/// A random UUID, of version 4.
+pub(super) fn uuid(random: &mut Rng) -> String {
+    let bits = random.u128(..) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    let parts = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
+    parts.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &str, around: Around) -> Vec<String> {
+        let template = Template::parse(text, around).unwrap();
+        let mut random = Rng::with_seed(7);
+        (0..200).map(|_| template.fill(&mut random)).collect()
+    }
+
+    #[test]
+    fn values_are_within_their_bounds_and_json_stays_json() {
+        let text = r#"{"id": {{int -2..2}}, "a": {{string 4}}, "b": "x\"{{string 3}}",
+            "u": {{uuid}}, "on": {{bool}}, "c": {{item red, 7,null}}, "d": "{{item red,7}}"}"#;
+        for text in filled(text, Around::Json) {
+            let value: serde_json::Value = serde_json::from_str(&text).expect(&text);
+            assert!((-2..=2).contains(&value["id"].as_i64().unwrap()));
+            assert_eq!(value["a"].as_str().map(str::len), Some(4));
+            assert_eq!(value["b"].as_str().map(str::len), Some(5));
+            let uuid: Vec<_> = value["u"].as_str().unwrap().split('-').collect();
+            let lengths: Vec<_> = uuid.iter().map(|part| part.len()).collect();
+            assert_eq!(lengths, [8, 4, 4, 4, 12]);
+            assert!(uuid[2].starts_with('4') && uuid[3].starts_with(['8', '9', 'a', 'b']));
+            assert!(value["on"].is_boolean());
+            let c = &value["c"];
+            assert!(c == "red" || c == 7 || c.is_null(), "{c}");
+            assert!(value["d"] == "red" || value["d"] == "7");
+        }
+    }
+
+    #[test]
+    fn texts_that_are_not_json_get_no_quotes() {
+        assert!(
+            filled("a={{string 2}}", Around::Text)
+                .iter()
+                .all(|text| text.len() == 4)
+        );
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_values_and_different_ones_in_turn() {
+        let (first, second) = (
+            filled("{{uuid}}", Around::Text),
+            filled("{{uuid}}", Around::Text),
+        );
+        assert_eq!(first, second);
+        assert_ne!(first[0], first[1]);
+    }
+
+    #[test]
+    fn what_is_no_template_is_named() {
+        for text in [
+            "{{",
+            "{{}}",
+            "{{int}}",
+            "{{int 5..1}}",
+            "{{int a..b}}",
+            "{{string -1}}",
+            "{{string 9999999}}",
+            "{{item}}",
+            "{{uuid 4}}",
+            "{{name}}",
+        ] {
+            assert!(Template::parse(text, Around::Text).is_err(), "{text}");
+        }
+        let error = Template::parse("{{nmae}}", Around::Json).unwrap_err();
+        assert!(error.starts_with("`{{nmae}}` is not a template"), "{error}");
+        assert_eq!(
+            Template::parse("{}", Around::Json).unwrap().fixed(),
+            Some("{}")
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! What a run has shown: for people, for programs, and as a page.
+
+mod html;
+mod plot;
+mod svg;
+mod terminal;
+mod text;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+pub(super) use self::html::page;
+use self::terminal::width;
+use super::conditions::Finding;
+use super::latencies::{Latencies, QUANTILES};
+use super::measured::Measured;
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+
+/// The part of a core, or of all cores, above which the figures may be those of this program.
+const BUSY: f64 = 0.8;
+
+/// Prints the figures of a run.
+pub(super) fn print(measured: &Measured, output: &Output) -> Outcome {
+    if output.is_json() {
+        return objects(measured, output);
+    }
+    text::lines(measured, width())
+        .iter()
+        .try_for_each(|line| output.line(line))
+}
+
+/// Prints the figures as objects.
+fn objects(measured: &Measured, output: &Output) -> Outcome {
+    for interval in &measured.intervals {
+        let mut latencies = Latencies::default();
+        latencies.record_all(interval.latency.iter().copied());
+        output.object(
+            "interval",
+            json!({
+                "seconds": interval.seconds,
+                "rate": interval.rate(),
+                "ok": interval.ok,
+                "errors": interval.errors,
+                "skipped": interval.skipped,
+                "latency_us": micros(&latencies),
+            }),
+        )?;
+    }
+    for group in &measured.failures {
+        output.object("failures", group)?;
+    }
+    output.object("summary", summary(measured))
+}
+
+/// The figures of a run without its curves.
+pub(super) fn summary(measured: &Measured) -> Value {
+    json!({
+        "plan": measured.plan,
+        "seconds": measured.seconds,
+        "rate": measured.rate(),
+        "ok": measured.ok,
+        "items": measured.items,
+        "errors": measured.errors,
+        "skipped": measured.skipped,
+        "unfinished": measured.unfinished,
+        "latency_us": micros(&measured.latency),
+        "service_us": measured.service.as_ref().map(micros),
+        "generator": measured.generator,
+    })
+}
+
+/// The quantiles of latencies in microseconds; `null` without calls.
+fn micros(latencies: &Latencies) -> Value {
+    if latencies.count() == 0 {
+        return Value::Null;
+    }
+    let quantiles = QUANTILES.map(|(name, quantile)| (name, latencies.quantile(quantile)));
+    let all = quantiles
+        .into_iter()
+        .chain([("mean", latencies.mean()), ("max", latencies.max())]);
+    let all = all.map(|(name, nanos)| (name.to_owned(), (nanos / 1e3).into()));
+    Value::Object(all.collect())
+}
+
+/// Prints whether the conditions hold; fails with those that do not.
+pub(super) fn expectations(findings: &[Finding], output: &Output) -> Outcome {
+    for finding in findings {
+        let object = json!({
+            "condition": finding.condition,
+            "holds": finding.holds,
+            "found": finding.found,
+        });
+        let verdict = if finding.holds { "ok" } else { "failed" };
+        let line = format!(
+            "expected {}: {verdict}, {}",
+            finding.condition, finding.found
+        );
+        output.either("expectation", object, line)?;
+    }
+    let failed = findings.iter().filter(|finding| !finding.holds);
+    let failed: Vec<String> = failed
+        .map(|finding| format!("{} (found {})", finding.condition, finding.found))
+        .collect();
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Check(format!("expected {}", failed.join(", ")))),
+    }
+}
+
+/// Warns if the figures may be those of this program and not of the server.
+pub(super) fn warn_if_busy(measured: &Measured, output: &Output) {
+    let generator = &measured.generator;
+    if let Some(busy) = generator.busiest_thread.filter(|busy| *busy > BUSY) {
+        output.note(format_args!(
+            "a thread of this program used {:.0} % of a core, so the figures may be those of this \
+             program: more threads (option --threads) can make more load",
+            busy * 100.0
+        ));
+    }
+    let cores = generator.cores as f64;
+    let used = generator.used_cores(measured.seconds);
+    if let Some(used) = used.filter(|used| *used > BUSY * cores) {
+        output.note(format_args!(
+            "this program used {used:.1} of the {cores} cores of this machine, so the figures may \
+             be those of this program: run it on another machine than the server"
+        ));
+    }
+}
+
+/// Writes a file.
+pub(super) fn write(path: &Path, text: &str) -> Outcome {
+    let written = std::fs::write(path, text);
+    written.map_err(|error| Failure::Own(format!("{}: {error}", path.display())))
+}
+
+/// The sentence that tells the two kinds of latency apart.
+pub(super) fn explanation(measured: &Measured) -> &'static str {
+    match measured.service {
+        Some(_) => {
+            "Latencies from due count from the time at which a call should have been sent, so they \
+             include what calls had to wait while the server, or this program, did not keep up; \
+             those from sent leave that out."
+        }
+        None => {
+            "Callers wait for a reply before they call again, so a server that stalls gets fewer \
+             calls, and its pauses hardly show; with --rate, calls are due whatever the server \
+             does, and latencies count from then."
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What is called: a method or a raw path, and the connections for it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use iip_core::Connection;
+use iip_rpc::codec::{CodecId, DecodeLimits, dynamic};
+use iip_rpc::envelope::PlainError;
+use iip_rpc::schema::{Description, Format, Method, MethodKind};
+use iip_rpc::{Client, Code, JsonCall, JsonError, Status};
+use serde::Deserialize;
+
+use super::args::BenchArgs;
+use super::payload::Payload;
+use crate::call::{self, Callee};
+use crate::connection::{self, ConnectArgs};
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+use crate::raw;
+use crate::services;
+
+/// What is called, and with what.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    /// The method, or the path.
+    pub(super) name: String,
+    pub(super) targets: Vec<String>,
+    pub(super) payload: Payload,
+    path: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Raw,
+    /// A method that is called without a description.
+    Path,
+    Method {
+        described: Box<(Description, Method)>,
+        codec: CodecId,
+    },
+}
+
+/// A call that failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) code: &'static str,
+    pub(super) text: String,
+}
+
+impl Work {
+    /// Finds out what the command line means; typed methods are looked up at the server.
+    pub(super) async fn prepare(
+        args: &BenchArgs,
+        connect: &ConnectArgs,
+        output: &Output,
+    ) -> Outcome<Self> {
+        let seed = args.load.seed;
+        let is_raw = args.data.is_some() || args.data_file.is_some();
+        let (target, method) = match (&args.method, is_raw) {
+            (Some(method), _) => (args.target.as_str(), method.as_str()),
+            (None, _) => raw::split(&args.target)?,
+        };
+        let targets: Vec<String> = [target.to_owned()]
+            .into_iter()
+            .chain(args.also.clone())
+            .collect();
+        if is_raw || args.method.is_none() {
+            if !method.starts_with('/') {
+                let text = "raw requests, those with --data or --data-file, have a path, as /echo";
+                return Err(Failure::Usage(text.to_owned()));
+            }
+            if connect.has_metadata() {
+                let text = "raw requests carry no metadata: name the method";
+                return Err(Failure::Usage(text.to_owned()));
+            }
+            let payload = match (&args.data, &args.data_file) {
+                (Some(data), _) if !data.is_empty() => Payload::of_data(data, seed)?,
+                (_, data) => Payload::Fixed(raw::body(None, data.as_deref()).await?.into()),
+            };
+            return Ok(Self {
+                name: method.to_owned(),
+                path: method.to_owned(),
+                targets,
+                payload,
+                kind: Kind::Raw,
+            });
+        }
+        let saved = args.schema.as_deref().map(services::in_file).transpose()?;
+        let connection = connect.connect(target, output).await?;
+        let callee = match saved {
+            Some(saved) => call::described(&saved, method)?,
+            None => call::ask(&connection, method, output).await?,
+        };
+        let (kind, payload, name, path) = match callee {
+            Callee::Path(path) => {
+                let payload = Payload::of_unknown(&args.args, seed).await?;
+                (Kind::Path, payload, path.clone(), path)
+            }
+            Callee::Described(described) => {
+                let (service, method) = &*described;
+                callable(target, service, method)?;
+                let codecs = codecs(method, connection.client.raw().ready_connection().as_ref());
+                let payload =
+                    Payload::of_arguments(&args.args, service, method, &codecs, seed).await?;
+                let (payload, codec) = payload;
+                output.detail(format_args!("the arguments are encoded in {codec}"));
+                let name = format!("{}.{}", service.service, method.name);
+                let path = method.path.clone();
+                (Kind::Method { described, codec }, payload, name, path)
+            }
+        };
+        Ok(Self {
+            name,
+            path,
+            targets,
+            payload,
+            kind,
+        })
+    }
+
+    /// The call over one connection.
+    fn over(&self, client: &Client) -> Call {
+        let json = || client.json(&*self.path);
+        match &self.kind {
+            Kind::Raw => Call::Raw {
+                client: client.raw().clone(),
+                path: self.path.clone().into(),
+            },
+            Kind::Path => Call::Unary(json()),
+            Kind::Method { described, codec } => {
+                let method = &described.1;
+                let call = if method.idempotent {
+                    json().idempotent()
+                } else {
+                    json()
+                };
+                match method.kind {
+                    MethodKind::ServerStream => Call::Stream(call),
+                    _ => Call::Unary(call.encoded_in(*codec)),
+                }
+            }
+        }
+    }
+
+    /// What the failure of a call means.
+    fn failed(&self, error: JsonError) -> Failed {
+        let own = |text: String| Failed {
+            code: "the method's own error",
+            text,
+        };
+        let status = match error {
+            JsonError::Own(error) => return own(error.into_string()),
+            JsonError::Status(status) => status,
+        };
+        match self.own_error(&status) {
+            Some(error) => own(error),
+            None => status.into(),
+        }
+    }
+
+    /// The method's own error in JSON, if a status stands for one.
+    fn own_error(&self, status: &Status) -> Option<String> {
+        let Kind::Method { described, codec } = &self.kind else {
+            return None;
+        };
+        let (service, method) = &**described;
+        let error = method
+            .error
+            .as_ref()
+            .filter(|_| status.code() == Code::Unknown)?;
+        let limits = DecodeLimits::new();
+        let error = dynamic::decode(*codec, error, &service.types, status.details(), &limits);
+        Some(error.ok()?.to_string())
+    }
+}
+
+/// A body that could not be made.
+impl From<String> for Failed {
+    fn from(text: String) -> Self {
+        Self {
+            code: Code::InvalidArgument.name(),
+            text,
+        }
+    }
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self {
+            code: status.code().name(),
+            text: status.message().to_owned(),
+        }
+    }
+}
+
+/// Refuses methods that cannot be called over and over in JSON.
+fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
+    let name = format!("{}.{}", service.service, method.name);
+    if method.format == Format::Raw {
+        let path = &method.path;
+        return Err(Failure::Usage(format!(
+            "{name} takes and returns raw bytes: use `iq bench {target} {path} -d DATA`"
+        )));
+    }
+    call::callable(target, service, method)?;
+    match method.kind {
+        MethodKind::Unary | MethodKind::ServerStream => Ok(()),
+        kind => Err(Failure::Usage(format!(
+            "{name} is of the kind {kind:?}; load can be made with methods that take one request \
+             and reply with a value or a stream"
+        ))),
+    }
+}
+
+/// The codecs in which a method can be called, from the cheapest on.
+fn codecs(method: &Method, connection: Option<&Connection>) -> Vec<CodecId> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Hello {
+        rpc: Announced,
+    }
+
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Announced {
+        codecs: Vec<u8>,
+    }
+
+    // Messages of a stream are read as JSON.
+    if method.kind == MethodKind::ServerStream || method.format == Format::Json {
+        return vec![CodecId::JSON];
+    }
+    let hello = connection.and_then(|connection| connection.peer().hello());
+    let hello: Option<Hello> = hello.and_then(|hello| serde_json::from_slice(hello).ok());
+    let announced = hello.unwrap_or_default().rpc.codecs;
+    let all = [CodecId::BINCODE, CodecId::POSTCARD, CodecId::MSGPACK];
+    let mut codecs: Vec<CodecId> = all
+        .into_iter()
+        .filter(|codec| announced.contains(&codec.as_u8()))
+        .collect();
+    if let Some(own) = &method.codec {
+        codecs.retain(|codec| codec.to_string() == *own);
+    }
+    codecs.push(CodecId::JSON);
+    codecs
+}
+
+/// The calls of a thread: over its connections to all targets in turn.
+#[derive(Debug)]
+pub(super) struct Caller {
+    work: Work,
+    calls: Vec<Call>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+enum Call {
+    Raw {
+        client: iip_core::Client,
+        path: Box<str>,
+    },
+    Unary(JsonCall),
+    Stream(JsonCall),
+}
+
+impl Caller {
+    /// Opens this number of connections to each target.
+    pub(super) async fn connect(
+        work: Work,
+        connections: u32,
+        connect: &ConnectArgs,
+        output: &Output,
+    ) -> Outcome<Self> {
+        let mut calls = Vec::new();
+        for _ in 0..connections {
+            for target in &work.targets {
+                let connection: connection::Connection = connect.connect(target, output).await?;
+                calls.push(work.over(&connection.client));
+            }
+        }
+        Ok(Self {
+            work,
+            calls,
+            next: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn payload(&self) -> &Payload {
+        &self.work.payload
+    }
+
+    /// Makes a call. Returns the number of messages, if it is a stream.
+    pub(super) async fn call(&self, body: Bytes) -> Result<u64, Failed> {
+        let at = match self.calls.len() {
+            1 => 0,
+            all => self.next.fetch_add(1, Ordering::Relaxed) % all,
+        };
+        match &self.calls[at] {
+            Call::Unary(call) => match call.clone().unary(body).await {
+                Ok(_) => Ok(0),
+                Err(error) => Err(self.work.failed(error)),
+            },
+            Call::Raw { client, path } => match client.request(path, body).await {
+                Ok(reply) => match PlainError::read(&reply) {
+                    // Nothing else tells an error from data.
+                    Some(error) => Err(error.into_status().into()),
+                    None => Ok(0),
+                },
+                Err(error) => Err(raw::status_of(&error).into()),
+            },
+            Call::Stream(call) => self.stream(call.clone(), body).await,
+        }
+    }
+
+    async fn stream(&self, call: JsonCall, body: Bytes) -> Result<u64, Failed> {
+        let failed = |error| self.work.failed(error);
+        let mut messages = call.server_stream(body).await.map_err(failed)?;
+        let mut count = 0;
+        while let Some(message) = messages.next().await {
+            message.map_err(failed)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,246 @@
+//! `iq bench`: loads, and what is told of them.
+
+use serde_json::Value;
+
+use crate::common::{Fixture, Home, LONG, json_lines};
+
+/// Returns the only object with this type.
+#[track_caller]
+fn one<'a>(objects: &'a [Value], r#type: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|object| object["type"] == r#type);
+    let one = found.next().expect(r#type);
+    assert!(found.next().is_none(), "{objects:?}");
+    one
+}
+
+#[tokio::test]
+async fn a_number_of_calls_is_made_and_counted() {
+    let shop = Fixture::new().await;
+    let home = Home::new();
+    let (echo, target) = (format!("{}/echo", shop.target), &*shop.target);
+    for (args, name) in [
+        (
+            &[target, "shop.Orders.find", "id=7"][..],
+            "shop.Orders.find",
+        ),
+        (
+            &[target, "/shop.Orders/find", r#"{"id":{{int 1..9}}}"#],
+            "shop.Orders.find",
+        ),
+        (
+            &[target, "shop.Orders.place", "id={{int 2..9}}", "colour=Red"],
+            "shop.Orders.place",
+        ),
+        (&[target, "shop.Orders.list", "count=3"], "shop.Orders.list"),
+        (&[&echo, "-d", "hello {{string 4}}"], "/echo"),
+        (&[&echo], "/echo"),
+    ] {
+        let load = [
+            "-n",
+            "200",
+            "-c",
+            "8",
+            "--threads",
+            "2",
+            "--connections",
+            "3",
+            "--json",
+        ];
+        let ran = home.iq(&[&["bench"], args, &load].concat()).await;
+        assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+        let objects = json_lines(&ran.out);
+        let summary = one(&objects, "summary");
+        assert_eq!(
+            (&summary["ok"], &summary["errors"]),
+            (&200.into(), &0.into()),
+            "{args:?}"
+        );
+        let items = if name.ends_with("list") { 600 } else { 0 };
+        assert_eq!(summary["items"], items);
+        assert_eq!(summary["plan"]["method"], name);
+        assert!(summary["generator"]["cpu_seconds"].as_f64() > Some(0.0));
+        let intervals = objects.iter().filter(|object| object["type"] == "interval");
+        let in_intervals: u64 = intervals.map(|it| it["ok"].as_u64().unwrap()).sum();
+        assert_eq!(in_intervals, 200);
+    }
+}
+
+#[tokio::test]
+async fn errors_are_grouped_by_their_codes() {
+    let shop = Fixture::new().await;
+    let target = &*shop.target;
+    let home = Home::new();
+    let load = ["-n", "100", "--json"];
+    for (args, code, example) in [
+        (
+            ["shop.Orders.find", "id={{int 0..0}}"],
+            "NOT_FOUND",
+            "no order 0",
+        ),
+        (
+            ["shop.Orders.place", r#"{"id":0,"colour":"Red"}"#],
+            "the method's own error",
+            r#"{"SoldOut":{"day":9}}"#,
+        ),
+    ] {
+        let ran = home
+            .iq(&[&["bench", target], &args[..], &load].concat())
+            .await;
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.err.contains("no call succeeded"), "{ran:?}");
+        let objects = json_lines(&ran.out);
+        let failures = one(&objects, "failures");
+        assert_eq!(
+            (&failures["code"], &failures["count"]),
+            (&code.into(), &100.into())
+        );
+        assert_eq!(failures["example"], example);
+    }
+}
+
+#[tokio::test]
+async fn conditions_that_do_not_hold_are_named() {
+    let shop = Fixture::new().await;
+    let call = [
+        "bench",
+        &shop.target,
+        "shop.Orders.find",
+        "id=7",
+        "-n",
+        "50",
+    ];
+    let home = Home::new();
+    let ran = home
+        .iq(&[
+            &call[..],
+            &["--expect", "errors<1%,max<60s,p99<1ns,rate>1e9"],
+        ]
+        .concat())
+        .await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.out.contains("expected errors<1%: ok, 0.000 %\n"),
+        "{ran:?}"
+    );
+    let error = ran.err.lines().last().unwrap();
+    assert!(
+        error.contains("p99<1ns (found ") && error.contains("rate>1e9 (found "),
+        "{error}"
+    );
+    assert!(
+        !error.contains("errors") && !error.contains("max"),
+        "{error}"
+    );
+    let ran = home
+        .iq(&[&call[..], &["--expect", "errors<1,p50<60s"]].concat())
+        .await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+}
+
+#[tokio::test]
+async fn figures_are_saved_compared_and_written_as_a_page() {
+    let shop = Fixture::new().await;
+    let home = Home::new();
+    let [saved, page] = ["old.json", "page.html"].map(|name| home.write(name, ""));
+    let call = [
+        "bench",
+        &shop.target,
+        "shop.Orders.find",
+        "id=7",
+        "--rate",
+        "200",
+    ];
+    let call = [&call[..], &["--duration", "1s", "--timeout", LONG]].concat();
+    let ran = home
+        .iq(&[&call[..], &["--save", &saved, "--html", &page]].concat())
+        .await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for part in [
+        "shop.Orders.find at ",
+        "open loop, 200 calls/s",
+        "from due   from sent",
+        "p99.9",
+    ] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, figures) = page.split_once("id=\"figures\">").unwrap();
+    let (figures, _) = figures.split_once("</script>").unwrap();
+    let figures: Value = serde_json::from_str(figures).unwrap();
+    assert_eq!(page.matches("<svg ").count(), 3);
+    assert_eq!(figures["ok"], 200);
+    let ran = home
+        .iq(&[&call[..], &["--compare", &saved, "--json"]].concat())
+        .await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let objects = json_lines(&ran.out);
+    let differences = objects
+        .iter()
+        .filter(|object| object["type"] == "difference");
+    let names: Vec<&str> = differences
+        .clone()
+        .map(|it| it["figure"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["rate", "p50", "p90", "p99", "p99.9"]);
+    assert!(
+        differences
+            .clone()
+            .all(|it| it["beyond_noise"].is_boolean()),
+        "{objects:?}"
+    );
+}
+
+#[tokio::test]
+async fn mistakes_are_found_before_the_load_begins() {
+    let shop = Fixture::new().await;
+    let home = Home::new();
+    let target = &*shop.target;
+    let no_figures = home.write("figures.json", "{}");
+    for (args, reason) in [
+        (&["shop.Orders.find", "id=x"][..], "expected an integer"),
+        (&["shop.Orders.find", "id={{int 1..2"], "has no end"),
+        (
+            &["shop.Orders.find", r#"{"id": {{word}}}"#],
+            "`{{word}}` is not a template",
+        ),
+        (&["shop.Orders.find", r#"{"ix": {{int 1..2}}}"#], "ix"),
+        (&["shop.Orders.tell", "text=a"], "OneWay"),
+        (&["shop.Orders.echo"], "/echo -d DATA"),
+        (&["echo", "-d", "a"], "have a path"),
+        (&["/echo", "-d", "a", "-m", "a=b"], "no metadata"),
+        (&["shop.Orders.find", "--rate", "0"], "a rate is between"),
+        (
+            &["shop.Orders.find", "--rate", "5", "-c", "5"],
+            "cannot be used with",
+        ),
+        (&["shop.Orders.find", "--precise"], "need --rate"),
+        (
+            &["shop.Orders.find", "--threads", "2", "--connections", "1"],
+            "--connections",
+        ),
+        (
+            &["shop.Orders.find", "--threads", "2", "-c", "1"],
+            "--concurrency",
+        ),
+        (
+            &["shop.Orders.find", "--expect", "p99"],
+            "is not a condition",
+        ),
+        (
+            &["shop.Orders.find", "--compare", "nowhere.json"],
+            "nowhere.json",
+        ),
+        (
+            &["shop.Orders.find", "--compare", &no_figures],
+            "not the figures of a run",
+        ),
+    ] {
+        let error = home
+            .iq(&[&["bench", target], args].concat())
+            .await
+            .failed(2);
+        assert!(error.contains(reason), "{args:?}: {error}");
+    }
+    let error = home.iq(&["bench", "127.0.0.1:1/echo"]).await.failed(3);
+    assert!(error.contains("127.0.0.1:1"), "{error}");
+}
