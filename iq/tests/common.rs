@@ -311,7 +311,7 @@ impl Ran {
         Self::new(ended.expect("an end in time").unwrap())
     }
 
-    fn new(output: std::process::Output) -> Self {
+    pub(crate) fn new(output: std::process::Output) -> Self {
         Self {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),

@@ -3,11 +3,9 @@
 use serde_json::json;
 
 use super::conditions::Conditions;
-use super::load::{Load, Made, Mode};
+use super::load::{Load, Made, Mode, Setup};
 use super::measured::Measured;
-use super::work::Work;
 use super::{latencies, max_in_flight};
-use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
@@ -60,13 +58,8 @@ impl Bracket {
 
 impl Search<'_> {
     /// Makes loads until the limit is known, and prints each step.
-    pub(super) async fn run(
-        mut self,
-        first: f64,
-        work: &Work,
-        connect: &ConnectArgs,
-        output: &Output,
-    ) -> Outcome {
+    pub(super) async fn run(mut self, first: f64, setup: Setup<'_>) -> Outcome {
+        let output = setup.output;
         let (mut bracket, mut next) = (Bracket::default(), Some(first));
         while let Some(rate) = next {
             self.load.mode = Mode::Open {
@@ -76,7 +69,7 @@ impl Search<'_> {
             let Made {
                 measured,
                 is_interrupted,
-            } = self.load.make(work, connect, output).await?;
+            } = self.load.make(setup).await?;
             if is_interrupted {
                 return Err(Failure::Interrupted);
             }

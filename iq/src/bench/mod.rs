@@ -5,6 +5,7 @@ mod conditions;
 mod cpu;
 mod difference;
 mod find;
+mod interrupt;
 mod latencies;
 mod load;
 mod measured;
@@ -19,7 +20,8 @@ use std::time::Duration;
 pub(crate) use self::args::BenchArgs;
 use self::args::{LoadArgs, Ramp};
 use self::find::Search;
-use self::load::{Load, Made, Mode};
+use self::interrupt::Interrupt;
+use self::load::{Load, Made, Mode, Setup};
 use self::measured::{Measured, PlanText};
 use self::work::Work;
 use crate::connection::ConnectArgs;
@@ -49,27 +51,33 @@ pub(crate) fn run(args: &BenchArgs, connect: &ConnectArgs, output: &Output) -> O
     let runtime =
         runtime.map_err(|error| Failure::Own(format!("the runtime cannot be started: {error}")))?;
     runtime.block_on(async {
+        let mut interrupt = Interrupt::listen();
         let preparing = prepare(args, connect, output);
         let (load, work, old) = tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
+            () = interrupt.wait() => return Err(Failure::Interrupted),
             prepared = preparing => prepared?,
         };
+        let setup = Setup {
+            work: &work,
+            connect,
+            output,
+            interrupt: &interrupt,
+        };
         if let Some(conditions) = &args.load.find_limit {
-            let (max_in_flight, first) = (args.load.max_in_flight, args.load.rate);
             let search = Search {
                 conditions,
                 load,
-                max_in_flight,
+                max_in_flight: args.load.max_in_flight,
             };
             return search
-                .run(first.unwrap_or(FIRST_RATE), &work, connect, output)
+                .run(args.load.rate.unwrap_or(FIRST_RATE), setup)
                 .await;
         }
         let Made {
             mut measured,
             is_interrupted,
-        } = load.make(&work, connect, output).await?;
+        } = load.make(setup).await?;
         measured.plan = plan(args, &load, &work);
         report(args, &measured, old.as_ref(), output)?;
         match is_interrupted {

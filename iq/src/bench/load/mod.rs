@@ -8,15 +8,15 @@ mod thread;
 mod watch;
 
 use std::io;
-use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch as flag};
+use tokio::sync::oneshot;
 
 use self::thread::{Ended, Signals, Thread};
 use self::watch::Watch;
 use super::cpu;
+use super::interrupt::Interrupt;
 use super::measured::{Generator, Measured};
 use super::tally::{self, Shared};
 use super::work::{Caller, Work};
@@ -50,6 +50,15 @@ pub(super) struct Load {
     pub(super) threads: u32,
     pub(super) is_precise: bool,
     pub(super) seed: u64,
+}
+
+/// What a load is made on, and with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup<'a> {
+    pub(super) work: &'a Work,
+    pub(super) connect: &'a ConnectArgs,
+    pub(super) output: &'a Output,
+    pub(super) interrupt: &'a Interrupt,
 }
 
 /// The time of a load.
@@ -88,13 +97,8 @@ impl Load {
     }
 
     /// Makes the load; an interrupt ends it early.
-    pub(super) async fn make(
-        &self,
-        work: &Work,
-        connect: &ConnectArgs,
-        output: &Output,
-    ) -> Outcome<Made> {
-        let (stop, stopped) = flag::channel(false);
+    pub(super) async fn make(&self, setup: Setup<'_>) -> Outcome<Made> {
+        let mut interrupt = setup.interrupt.clone();
         let (mut shared, mut ready, mut go, mut done) = (vec![], vec![], vec![], vec![]);
         for index in 0..self.threads {
             let (ready_sender, is_ready) = oneshot::channel();
@@ -107,11 +111,11 @@ impl Load {
             let thread = Thread {
                 index,
                 load: self.clone(),
-                work: work.clone(),
-                connect: connect.clone(),
-                output: *output,
+                work: setup.work.clone(),
+                connect: setup.connect.clone(),
+                output: *setup.output,
                 shared: Arc::clone(&of_thread),
-                stop: stopped.clone(),
+                interrupt: interrupt.clone(),
             };
             let signals = Signals {
                 ready: ready_sender,
@@ -127,13 +131,16 @@ impl Load {
             done.push(is_done);
         }
         for is_ready in ready {
-            is_ready.await.map_err(|_| lost())??;
+            tokio::select! {
+                () = interrupt.wait() => return Err(Failure::Interrupted),
+                is_ready = is_ready => is_ready.map_err(|_| lost())??,
+            }
         }
         let window = self.window(Instant::now());
         for may_go in go {
             may_go.send(window).map_err(|_| lost())?;
         }
-        let mut watch = Watch::new(window, shared, output);
+        let mut watch = Watch::new(window, shared, setup.output);
         let ended = async {
             let mut ended = Vec::new();
             for is_done in done {
@@ -147,14 +154,9 @@ impl Load {
             tokio::select! {
                 ended = &mut ended => break ended?,
                 () = watch.next() => {}
-                _ = tokio::signal::ctrl_c() => {
-                    if stopped_at.is_some() {
-                        process::exit(Failure::Interrupted.code().into());
-                    }
+                () = interrupt.wait(), if stopped_at.is_none() => {
                     stopped_at = Some(Instant::now());
                     watch.stop();
-                    // The threads end by themselves if they are not there to see it.
-                    let _ = stop.send(true);
                 }
             }
         };

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::closed::{self, Left};
@@ -12,6 +12,7 @@ use super::open::{self, Share};
 use super::schedule::Schedule;
 use super::{Load, Mode, Task, Window};
 use crate::bench::cpu;
+use crate::bench::interrupt::Interrupt;
 use crate::bench::tally::Shared;
 use crate::bench::work::{Caller, Work};
 use crate::connection::ConnectArgs;
@@ -33,8 +34,7 @@ pub(super) struct Thread {
     pub(super) connect: ConnectArgs,
     pub(super) output: Output,
     pub(super) shared: Arc<Shared>,
-    /// `true` once the run is interrupted.
-    pub(super) stop: watch::Receiver<bool>,
+    pub(super) interrupt: Interrupt,
 }
 
 /// What the thread tells, and is told.
@@ -136,7 +136,7 @@ impl Thread {
         }
         tokio::select! {
             () = async { while tasks.join_next().await.is_some() {} } => {}
-            () = stopped(&mut self.stop) => {}
+            () = self.interrupt.wait() => {}
         }
         // Those that were stopped end after the call that they wait for.
         tasks.detach_all();
@@ -162,7 +162,7 @@ impl Thread {
         let seed = self.seed(0);
         tokio::select! {
             sent = open::send(&task, share, seed) => sent,
-            () = stopped(&mut self.stop) => Ok(()),
+            () = self.interrupt.wait() => Ok(()),
         }
     }
 
@@ -179,20 +179,12 @@ impl Thread {
             }
         };
         let impatient = async {
-            stopped(&mut self.stop).await;
+            self.interrupt.wait().await;
             tokio::time::sleep(PATIENCE).await;
         };
         tokio::select! {
             () = in_flight => {}
             () = impatient => {}
         }
-    }
-}
-
-/// Waits until the run is interrupted.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|is_stopped| *is_stopped).await.is_err() {
-        // Nobody can interrupt it any more.
-        std::future::pending().await
     }
 }

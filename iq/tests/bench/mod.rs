@@ -1,12 +1,14 @@
 //! `iq bench`: loads, and what is told of them.
 
+mod stalls;
+
 use serde_json::Value;
 
 use crate::common::{Fixture, Home, LONG, json_lines};
 
 /// Returns the only object with this type.
 #[track_caller]
-fn one<'a>(objects: &'a [Value], r#type: &str) -> &'a Value {
+pub(crate) fn one<'a>(objects: &'a [Value], r#type: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| object["type"] == r#type);
     let one = found.next().expect(r#type);
     assert!(found.next().is_none(), "{objects:?}");
