@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use iip_rpc::codec::{CodecId, EncodeError, encode_value};
 use iip_rpc::{
     CallContext, CallOptions, Client, Code, Execution, Gap, JsonError, JsonText, MethodError,
     Position, Schema, Server, Status, Stream, Streaming, Subscription, Topic, Update, service,
@@ -226,6 +229,39 @@ async fn a_unary_method_is_called() {
         (own.code(), &own.details()[..]),
         (Code::Unknown, &br#"{"SoldOut":9}"#[..])
     );
+}
+
+#[tokio::test]
+async fn arguments_that_the_caller_has_encoded_are_passed_on() {
+    let Fixture { client, .. } = fixture().await;
+    let encoded = |value: &dyn Fn(&mut BytesMut) -> Result<(), EncodeError>| {
+        let mut out = BytesMut::new();
+        value(&mut out).unwrap();
+        out.freeze()
+    };
+    for codec in [CodecId::BINCODE, CodecId::POSTCARD, CodecId::MSGPACK] {
+        // Arguments are named in MessagePack.
+        let find = async |id: u64| {
+            let args = BTreeMap::from([("id", id)]);
+            let args = match codec {
+                CodecId::MSGPACK => encoded(&|out| encode_value(codec, &args, out)),
+                _ => encoded(&|out| encode_value(codec, &(id,), out)),
+            };
+            let find = client.json("/shop.v1.Shop/find").encoded_in(codec);
+            find.unary(args).await
+        };
+        let wanted = encoded(&|out| encode_value(codec, &item(5), out));
+        assert_eq!(find(5).await.unwrap(), wanted, "{codec}");
+        let own = status(find(0).await.unwrap_err());
+        let wanted = encoded(&|out| encode_value(codec, &ShopError::SoldOut(9), out));
+        assert_eq!(
+            (own.code(), own.details()),
+            (Code::Unknown, &wanted),
+            "{codec}"
+        );
+        let missing = status(find(1).await.unwrap_err());
+        assert_eq!(missing.code(), Code::NotFound, "{codec}");
+    }
 }
 
 #[tokio::test]

@@ -101,6 +101,15 @@ pub(super) fn outcome(body: &dyn CallBody, result: &Result<(), Failure>) -> Outc
 /// The value of a final reply.
 pub(super) trait ReplyValue: Sized + Send {
     fn read(codec: CodecId, data: &Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError>;
+
+    /// Decodes the method's own error.
+    fn read_error<E: MethodError>(
+        codec: CodecId,
+        data: &Bytes,
+        limits: &DecodeLimits,
+    ) -> Result<E, DecodeError> {
+        decode_value(codec, data, limits)
+    }
 }
 
 /// The result of a method.
@@ -122,6 +131,19 @@ impl ReplyValue for Encoded {
             serde_json::from_slice::<IgnoredAny>(data).map_err(DecodeError::custom)?;
         }
         Ok(Self(data.clone()))
+    }
+
+    fn read_error<E: MethodError>(
+        codec: CodecId,
+        data: &Bytes,
+        limits: &DecodeLimits,
+    ) -> Result<E, DecodeError> {
+        if codec == CodecId::JSON {
+            return decode_value(codec, data, limits);
+        }
+        limits.check_size(data)?;
+        let status = Status::unknown(format!("the method's own error, in {codec}"));
+        Ok(status.with_details(data.clone()).into())
     }
 }
 
@@ -229,7 +251,8 @@ where
     ) -> Result<(), DecodeError> {
         match part {
             ReplyPart::Value => self.value = Some(V::read(codec, data, limits)?),
-            _ => self.error = Some(read_error(part, codec, data, limits)?),
+            ReplyPart::Error => self.error = Some(V::read_error(codec, data, limits)?),
+            ReplyPart::PlainError => self.error = Some(envelope::read_plain_error(data, limits)?),
         }
         Ok(())
     }
@@ -237,18 +260,6 @@ where
     fn error(&self) -> Option<Outcome> {
         self.error.as_ref().map(Outcome::of_error)
     }
-}
-
-fn read_error<E: MethodError>(
-    part: ReplyPart,
-    codec: CodecId,
-    data: &Bytes,
-    limits: &DecodeLimits,
-) -> Result<E, DecodeError> {
-    if part == ReplyPart::PlainError {
-        return envelope::read_plain_error(data, limits);
-    }
-    decode_value(codec, data, limits)
 }
 
 /// The reply to a call of raw bytes, which are passed through.

@@ -117,7 +117,11 @@ impl JsonCall {
     }
 
     /// Passes on arguments and a result in another codec than JSON, as the bytes that they are. For
-    /// calls with one request and one reply of methods that take protobuf messages.
+    /// calls with one request and one reply: of methods that take protobuf messages, or with
+    /// arguments that [`codec::dynamic`](crate::codec::dynamic) has encoded.
+    ///
+    /// The method's own error is then a status with the code UNKNOWN, and the error as it is encoded
+    /// as its details.
     pub fn encoded_in(mut self, codec: CodecId) -> Self {
         self.codec = codec;
         self
