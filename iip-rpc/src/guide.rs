@@ -90,6 +90,9 @@ pub mod tower {}
 #[doc = iip_macros::__guide_page!("guide/go.md")]
 pub mod go {}
 
+#[doc = iip_macros::__guide_page!("guide/load-testing.md")]
+pub mod load_testing {}
+
 #[doc = iip_macros::__guide_page!("guide/testing.md")]
 pub mod testing {}
 

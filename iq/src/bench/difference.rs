@@ -6,7 +6,7 @@ use fastrand::Rng;
 use serde_json::json;
 
 use super::latencies::{Latencies, short};
-use super::measured::{Interval, Measured};
+use super::measured::{Interval, MAX_INTERVALS, Measured};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
@@ -41,8 +41,12 @@ struct Difference {
 pub(super) fn read(path: &Path) -> Outcome<Measured> {
     let mistake = |reason: String| Failure::Usage(format!("{}: {reason}", path.display()));
     let text = std::fs::read(path).map_err(|error| mistake(error.to_string()))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| mistake(format!("these are not the figures of a run: {error}")))
+    let wrong = |reason: &str| mistake(format!("these are not the figures of a run: {reason}"));
+    let run: Measured = serde_json::from_slice(&text).map_err(|error| wrong(&error.to_string()))?;
+    match run.intervals.len() {
+        0..=MAX_INTERVALS => Ok(run),
+        _ => Err(wrong("there are too many intervals")),
+    }
 }
 
 /// Prints the differences of two runs.
@@ -144,13 +148,13 @@ fn resampled(run: &Measured, random: &mut Rng) -> [f64; FIGURES.len()] {
 }
 
 fn figures<'a>(intervals: impl IntoIterator<Item = &'a Interval>) -> [f64; FIGURES.len()] {
-    let (mut seconds, mut ok, mut latencies) = (0.0, 0, Latencies::default());
+    let (mut seconds, mut ok, mut latencies) = (0.0, 0.0, Latencies::default());
     for interval in intervals {
         seconds += interval.seconds;
-        ok += interval.ok;
+        ok += interval.ok as f64;
         latencies.record_all(interval.latency.iter().copied());
     }
-    let rate = ok as f64 / f64::max(seconds, 1e-9);
+    let rate = ok / f64::max(seconds, 1e-9);
     FIGURES.map(|(_, quantile)| quantile.map_or(rate, |quantile| latencies.quantile(quantile)))
 }
 

@@ -55,67 +55,80 @@ impl Work {
         connect: &ConnectArgs,
         output: &Output,
     ) -> Outcome<Self> {
-        let seed = args.load.seed;
-        let is_raw = args.data.is_some() || args.data_file.is_some();
-        let (target, method) = match (&args.method, is_raw) {
-            (Some(method), _) => (args.target.as_str(), method.as_str()),
-            (None, _) => raw::split(&args.target)?,
+        let has_data = args.data.is_some() || args.data_file.is_some();
+        let (target, method) = match &args.method {
+            Some(method) => (args.target.as_str(), method.as_str()),
+            None => raw::split(&args.target)?,
         };
-        let targets: Vec<String> = [target.to_owned()]
-            .into_iter()
-            .chain(args.also.clone())
-            .collect();
-        if is_raw || args.method.is_none() {
-            if !method.starts_with('/') {
-                let text = "raw requests, those with --data or --data-file, have a path, as /echo";
-                return Err(Failure::Usage(text.to_owned()));
-            }
-            if connect.has_metadata() {
-                let text = "raw requests carry no metadata: name the method";
-                return Err(Failure::Usage(text.to_owned()));
-            }
-            let payload = match (&args.data, &args.data_file) {
-                (Some(data), _) if !data.is_empty() => Payload::of_data(data, seed)?,
-                (_, data) => Payload::Fixed(raw::body(None, data.as_deref()).await?.into()),
-            };
-            return Ok(Self {
-                name: method.to_owned(),
-                path: method.to_owned(),
-                targets,
-                payload,
-                kind: Kind::Raw,
-            });
+        let mut work = match has_data || args.method.is_none() {
+            true => Self::raw(args, method, connect).await?,
+            false => Self::typed(args, target, method, connect, output).await?,
+        };
+        work.targets.push(target.to_owned());
+        work.targets.extend_from_slice(&args.also);
+        Ok(work)
+    }
+
+    async fn raw(args: &BenchArgs, path: &str, connect: &ConnectArgs) -> Outcome<Self> {
+        if !path.starts_with('/') {
+            let text = "raw requests, those with --data or --data-file, have a path, as /echo";
+            return Err(Failure::Usage(text.to_owned()));
         }
-        let saved = args.schema.as_deref().map(services::in_file).transpose()?;
+        if connect.has_metadata() {
+            let text = "raw requests carry no metadata: name the method";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        let payload = match (&args.data, &args.data_file) {
+            (Some(data), _) if !data.is_empty() => Payload::of_data(data, args.load.seed)?,
+            (_, file) => Payload::Fixed(raw::body(None, file.as_deref()).await?.into()),
+        };
+        Ok(Self {
+            name: path.to_owned(),
+            targets: Vec::new(),
+            payload,
+            path: path.to_owned(),
+            kind: Kind::Raw,
+        })
+    }
+
+    async fn typed(
+        args: &BenchArgs,
+        target: &str,
+        method: &str,
+        connect: &ConnectArgs,
+        output: &Output,
+    ) -> Outcome<Self> {
+        let (args, seed, schema) = (&args.args, args.load.seed, args.schema.as_deref());
+        let saved = schema.map(services::in_file).transpose()?;
         let connection = connect.connect(target, output).await?;
         let callee = match saved {
             Some(saved) => call::described(&saved, method)?,
             None => call::ask(&connection, method, output).await?,
         };
-        let (kind, payload, name, path) = match callee {
+        let described = match callee {
+            Callee::Described(described) => described,
             Callee::Path(path) => {
-                let payload = Payload::of_unknown(&args.args, seed).await?;
-                (Kind::Path, payload, path.clone(), path)
-            }
-            Callee::Described(described) => {
-                let (service, method) = &*described;
-                callable(target, service, method)?;
-                let codecs = codecs(method, connection.client.raw().ready_connection().as_ref());
-                let payload =
-                    Payload::of_arguments(&args.args, service, method, &codecs, seed).await?;
-                let (payload, codec) = payload;
-                output.detail(format_args!("the arguments are encoded in {codec}"));
-                let name = format!("{}.{}", service.service, method.name);
-                let path = method.path.clone();
-                (Kind::Method { described, codec }, payload, name, path)
+                return Ok(Self {
+                    name: path.clone(),
+                    targets: Vec::new(),
+                    payload: Payload::of_unknown(args, seed).await?,
+                    path,
+                    kind: Kind::Path,
+                });
             }
         };
+        let (service, method) = &*described;
+        callable(target, service, method)?;
+        let codecs = codecs(method, connection.client.raw().ready_connection().as_ref());
+        let made = Payload::of_arguments(args, service, method, &codecs, seed).await?;
+        let (payload, codec) = made;
+        output.detail(format_args!("the arguments are encoded in {codec}"));
         Ok(Self {
-            name,
-            path,
-            targets,
+            name: format!("{}.{}", service.service, method.name),
+            targets: Vec::new(),
             payload,
-            kind,
+            path: method.path.clone(),
+            kind: Kind::Method { described, codec },
         })
     }
 

@@ -88,7 +88,8 @@ fn is_json(text: &str) -> bool {
         || serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok()
 }
 
-async fn text_in(path: &Path) -> Outcome<String> {
+/// Reads a text in a file, or on stdin if it is called `-`.
+pub(crate) async fn text_in(path: &Path) -> Outcome<String> {
     let data = contents(path).await?;
     String::from_utf8(data)
         .map_err(|_| Failure::Usage(format!("{}: it is not UTF-8", path.display())))

@@ -27,6 +27,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The time for an attempt to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The calls on a connection that may wait: a load has a limit of its own.
+const MAX_QUEUED_CALLS: usize = 1 << 20;
+
 /// The options of the command line, and below them those of a target with a name.
 pub(super) struct Settings<'a> {
     pub(super) args: &'a ConnectArgs,
@@ -57,6 +60,7 @@ impl Settings<'_> {
     pub(super) fn builder(&self, timeout: Duration) -> Outcome<ClientBuilder> {
         let builder = Client::builder()
             .timeout(timeout)
+            .max_queued_calls(MAX_QUEUED_CALLS)
             .connect_timeout(self.connect_timeout(timeout)?);
         Ok(match self.tls(false)? {
             #[cfg(feature = "tls")]

@@ -68,6 +68,17 @@ async fn a_number_of_calls_is_made_and_counted() {
 }
 
 #[tokio::test]
+async fn many_callers_share_a_connection() {
+    let shop = Fixture::new().await;
+    let call = ["bench", &shop.target, "shop.Orders.find", "id=7", "--json"];
+    let load = ["-c", "25000", "-n", "25000", "--timeout", LONG];
+    let ran = Home::new().iq(&[&call[..], &load].concat()).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let objects = json_lines(&ran.out);
+    assert_eq!(one(&objects, "summary")["ok"], 25_000, "{objects:?}");
+}
+
+#[tokio::test]
 async fn errors_are_grouped_by_their_codes() {
     let shop = Fixture::new().await;
     let target = &*shop.target;

@@ -14,9 +14,8 @@ use iip_rpc::schema::{Description, Method};
 use serde_json::Value;
 
 use self::template::{Around, Template};
-use crate::call::{Arguments, Pair, typed};
+use crate::call::{Arguments, Pair, text_in, typed};
 use crate::exit::{Failure, Outcome};
-use crate::raw::contents;
 
 /// The bodies that are made before the load begins, to find mistakes.
 const TRIALS: usize = 100;
@@ -228,10 +227,7 @@ async fn text_in_file(args: &[String]) -> Outcome<Option<String>> {
         [only] if only.starts_with('@') => &only[1..],
         _ => return Ok(None),
     };
-    let data = contents(Path::new(file)).await?;
-    let text = String::from_utf8(data);
-    let text = text.map_err(|_| Failure::Usage(format!("{file}: it is not UTF-8")))?;
-    Ok(Some(text))
+    text_in(Path::new(file)).await.map(Some)
 }
 
 /// Returns `true` if an argument is meant as JSON, not as a pair.
