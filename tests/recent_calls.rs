@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use iip_core::stats::RecentCall;
+use iip_core::{HandlerError, Request, Response, handler_fn};
 use iip_rpc::{CallOptions, Client, Code, Server, Status, service};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -13,6 +15,8 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 trait Shop {
     async fn sell(&self, secret: String) -> Result<String, Status>;
     async fn wait(&self, millis: u64) -> Result<String, Status>;
+    #[rpc(path = "/shop/raw", raw)]
+    async fn raw(&self, body: Bytes) -> Result<Bytes, Status>;
 }
 
 struct Counter;
@@ -29,10 +33,34 @@ impl Shop for Counter {
         tokio::time::sleep(Duration::from_millis(millis)).await;
         Ok("a secret reply".to_owned())
     }
+
+    async fn raw(&self, body: Bytes) -> Result<Bytes, Status> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(body)
+    }
+}
+
+/// Fails, waits and fails, or panics, as the request says.
+async fn fail(request: Request) -> Result<Response, HandlerError> {
+    match &request.body()[..] {
+        b"code" => return Ok(Response::from("a secret reply").with_status_code(5)),
+        b"late" => tokio::time::sleep(Duration::from_millis(1)).await,
+        b"panic" => panic!("as the request says"),
+        _ => {}
+    }
+    Err(HandlerError::new("there is none"))
+}
+
+async fn wait(request: Request) -> Result<Response, HandlerError> {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    Ok(request.into_body().into())
 }
 
 async fn start() -> (Server, Client, ShopClient) {
-    let server = Server::builder().service(ShopServer::new(Counter));
+    let server = Server::builder()
+        .service(ShopServer::new(Counter))
+        .route("/raw/fail", handler_fn(fail))
+        .route("/raw/wait", handler_fn(wait));
     let server = server.bind("127.0.0.1:0").await.unwrap();
     let client = Client::connect(server.target()).await.unwrap();
     let shop = ShopClient::new(client.clone());
@@ -115,4 +143,61 @@ async fn a_call_without_a_connection_is_remembered_by_the_client() {
         .unwrap_err();
     let calls = client.raw().recent_calls();
     assert_eq!((calls.len(), calls[0].code), (1, Code::Unavailable.as_u8()));
+}
+
+#[tokio::test]
+async fn failed_calls_of_raw_handlers_are_remembered_like_typed_ones() {
+    let (server, client, _) = start().await;
+    let raw = client.raw();
+    for body in ["at once", "late", "code", "panic"] {
+        raw.request("/raw/fail?article=secret", body).await.unwrap();
+    }
+    let calls = server.raw().observer().recent_calls();
+    let expected = [
+        (Code::Internal, "the handler panicked"),
+        (Code::NotFound, ""),
+        (Code::Unknown, "there is none"),
+        (Code::Unknown, "there is none"),
+    ];
+    assert_eq!(calls.len(), expected.len(), "{calls:?}");
+    for (call, (code, message)) in calls.iter().zip(expected) {
+        assert_eq!((call.code, &*call.message), (code.as_u8(), message));
+        assert_eq!(
+            (&*call.path, names(call)),
+            ("/raw/fail", vec!["queue", "handler"])
+        );
+        let peer = call.peer.as_deref().unwrap();
+        assert!(peer.starts_with("127.0.0.1:"), "{peer}");
+        assert!(!format!("{call:?}").contains("secret"), "{call:?}");
+    }
+}
+
+#[tokio::test]
+async fn slow_calls_of_raw_handlers_and_raw_methods_are_remembered() {
+    let (server, client, _) = start().await;
+    let observer = server.raw().observer();
+    let paths = ["/raw/wait", "/shop/raw"];
+    for slow in [Duration::from_secs(600), Duration::from_millis(10)] {
+        observer.set_slow_call(slow);
+        for path in paths {
+            client.raw().request(path, "hello").await.unwrap();
+        }
+    }
+    let mut calls = observer.recent_calls();
+    calls.reverse();
+    assert_eq!(calls.len(), paths.len(), "{calls:?}");
+    for (call, path) in calls.iter().zip(paths) {
+        assert_eq!((&*call.path, call.code), (path, 0));
+        assert!(call.took >= Duration::from_millis(20), "{call:?}");
+        assert_eq!(names(call), ["queue", "handler"]);
+    }
+}
+
+#[tokio::test]
+async fn calls_of_unknown_paths_are_only_counted() {
+    let (server, client, _) = start().await;
+    client.raw().request("/other/path", "hello").await.unwrap();
+    let (raw, code) = (server.raw(), Code::Unimplemented.as_u8());
+    assert_eq!(raw.observer().recent_calls(), vec![]);
+    assert_eq!(raw.stats().total().codes.get(code), 1);
 }

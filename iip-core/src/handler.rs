@@ -67,6 +67,13 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Returns `true` if the handler records its calls that fail or are slow itself, with
+    /// [`Peer::record_call`], instead of the server. Default: `false`.
+    #[doc(hidden)]
+    fn records_calls(&self) -> bool {
+        false
+    }
+
     /// Returns the reply to a request that is rejected, or whose own reply cannot be sent. `tag` is
     /// the tag of the request, or that of a request without data if it was skipped because of its
     /// size.

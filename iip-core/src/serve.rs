@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::cancel::{CancelToken, OnCancel};
+use crate::clock;
 use crate::connection::running::Running;
 use crate::connection::{RunningCall, Shared};
 use crate::decoder::SHARE_MIN_BYTES;
@@ -25,7 +26,7 @@ use crate::frame::ChannelId;
 use crate::handler::{Handler, HandlerFuture, Request, RequestMode, Response, ResponseKind};
 use crate::handler_error::{HandlerError, RejectReason};
 use crate::proto::{RequestPath, ServerEvent, control, detach, is_one_way, kept_bytes};
-use crate::stats::{INTERNAL, OK, UNIMPLEMENTED};
+use crate::stats::{INTERNAL, OK, RecentCall, UNIMPLEMENTED, may_be_slow};
 use crate::totals::{Counted, Places, Share};
 
 /// Number of waiting handlers of a connection from which requests of up to 16 KiB are copied.
@@ -146,6 +147,20 @@ struct IncomingCall {
     /// The time at which the request had arrived.
     received_at: Instant,
     kind: Kind,
+}
+
+/// The time at which a request had arrived, and how long it waited for its turn.
+#[derive(Clone, Copy)]
+struct Received {
+    at: Instant,
+    waited: Duration,
+}
+
+impl Received {
+    /// Returns `true` if a call that ends now may be slow.
+    fn may_be_slow(self) -> bool {
+        may_be_slow(clock::now().saturating_duration_since(self.at))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -323,7 +338,10 @@ impl Dispatcher {
     ) -> Option<Body> {
         self.serial += 1;
         let (serial, channel) = (self.serial, incoming.channel);
-        let waited = self.waited(incoming.received_at, now);
+        let received = Received {
+            at: incoming.received_at,
+            waited: self.waited(incoming.received_at, now),
+        };
         let one_way = is_one_way(channel);
         // The caller of a one-way call would not learn that it was rejected. Calls that have
         // arrived are therefore run, even while the server shuts down.
@@ -364,8 +382,8 @@ impl Dispatcher {
             path: incoming.path,
             body,
             shared: Arc::clone(shared),
-            received_at: incoming.received_at,
-            waited,
+            received_at: received.at,
+            waited: received.waited,
             one_way,
             cancel: cancel.clone(),
             streams: None,
@@ -391,6 +409,9 @@ impl Dispatcher {
             Poll::Ready(Ok(result)) => {
                 on_failed(shared, &route.path, &result, one_way);
                 let code = code_of(&result);
+                if code != OK {
+                    record(shared, &**handler, &route.path, received, &result);
+                }
                 // For a handler with streams, the entry in the table prevents a second reply.
                 let reply =
                     reply_of(result).filter(|_| !streams || shared.lock().leave(channel, serial));
@@ -405,6 +426,7 @@ impl Dispatcher {
                 let waiting = SuspendedHandler {
                     handler: Arc::clone(handler),
                     path: Arc::clone(&route.path),
+                    received,
                     tag,
                     future,
                     counted,
@@ -424,7 +446,8 @@ impl Dispatcher {
                     shared.lock().forget(channel);
                 }
                 shared.count_failure(channel, INTERNAL);
-                Some(on_panic(shared, &**handler, &route.path, panic, tag))
+                let path = &route.path;
+                Some(on_panic(shared, &**handler, path, received, panic, tag))
             }
         }
     }
@@ -441,6 +464,7 @@ fn spawn(
     let SuspendedHandler {
         handler,
         path,
+        received,
         tag,
         future,
         counted,
@@ -468,11 +492,14 @@ fn spawn(
         let result = run.await;
         if let Ok(result) = &result {
             on_failed(&connection, &path, result, is_one_way(channel));
+            if code_of(result) != OK || received.may_be_slow() {
+                record(&connection, &*handler, &path, received, result);
+            }
         }
         let (code, body) = match result {
             Ok(result) => (code_of(&result), reply_of(result)),
             Err(panic) => {
-                let body = on_panic(&connection, &*handler, &path, panic, tag);
+                let body = on_panic(&connection, &*handler, &path, received, panic, tag);
                 (INTERNAL, Some(body))
             }
         };
@@ -525,6 +552,7 @@ fn send_reply(
 struct SuspendedHandler {
     handler: Arc<dyn Handler>,
     path: Arc<RequestPath>,
+    received: Received,
     tag: bool,
     future: CatchPanic,
     counted: Counted,
@@ -589,10 +617,40 @@ fn on_failed(
     }
 }
 
+/// Records a call that has failed, or may be slow, unless its handler does.
+#[cold]
+fn record(
+    shared: &Shared,
+    handler: &dyn Handler,
+    path: &RequestPath,
+    received: Received,
+    result: &Result<Response, HandlerError>,
+) {
+    if handler.records_calls() {
+        return;
+    }
+    let text = result.as_ref().err().map(HandlerError::to_string);
+    record_call(
+        shared,
+        path,
+        received,
+        code_of(result),
+        text.unwrap_or_default(),
+    );
+}
+
+fn record_call(shared: &Shared, path: &RequestPath, received: Received, code: u8, message: String) {
+    let path = String::from_utf8_lossy(&path.label);
+    let mut call = RecentCall::at_server(&path, code, received.at, received.waited);
+    call.message = message;
+    shared.peer.record_call(call);
+}
+
 fn on_panic(
     shared: &Shared,
     handler: &dyn Handler,
     path: &RequestPath,
+    received: Received,
     panic: Box<dyn Any + Send>,
     tag: bool,
 ) -> Body {
@@ -600,6 +658,13 @@ fn on_panic(
         logs.panic(shared.peer.addr(), &path.label, &*panic);
     }
     dispose(panic);
+    record_call(
+        shared,
+        path,
+        received,
+        INTERNAL,
+        "the handler panicked".to_owned(),
+    );
     catch_unwind(AssertUnwindSafe(|| handler.on_panic(tag))).unwrap_or_else(|panic| {
         dispose(panic);
         control::NO_RESPONSE.into()
@@ -701,6 +766,10 @@ mod tests {
                 Err::<Response, _>(HandlerError::new("not called"))
             })),
             path: Arc::default(),
+            received: Received {
+                at: clock::now(),
+                waited: Duration::ZERO,
+            },
             tag: false,
             future: CatchPanic(Some(Box::pin(async move {
                 let _held = held;

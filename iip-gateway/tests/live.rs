@@ -152,6 +152,11 @@ async fn calls_are_counted_and_drawn() {
         "{}",
         numbers["verdict"]
     );
+    let call = &numbers["calls"][0];
+    assert_eq!(
+        (&call["method"], &call["text"]),
+        (&"Echo/fail".into(), &"boom".into())
+    );
     let connection = &numbers["connections"]["listed"][0];
     assert!(connection["received"].as_u64().unwrap() > 0, "{connection}");
 

@@ -33,16 +33,14 @@ pub(crate) fn at_server(ctx: &CallContext, outcome: &Outcome, received: Instant,
     let (Some(method), Some(peer)) = (ctx.method(), ctx.peer()) else {
         return;
     };
-    let handler = now().saturating_duration_since(received + waited);
     let code = outcome.code().as_u8();
-    let mut call = RecentCall::new(method.path(), code, waited + handler);
+    let mut call = RecentCall::at_server(method.path(), code, received, waited);
     call.trace = trace(ctx.metadata());
     call.message = match outcome {
         Outcome::Ok => String::new(),
         Outcome::Error(text) => text.clone(),
         Outcome::Status(status) => status.message().to_owned(),
     };
-    call.phases = vec![("queue", waited), ("handler", handler)];
     peer.record_call(call);
 }
 

@@ -34,8 +34,9 @@ impl ServerObserver {
     }
 
     /// Returns the last calls that failed or were slow, the latest first: at most
-    /// [`MAX_RECENT_CALLS`](crate::stats::MAX_RECENT_CALLS). Only calls of typed methods are among
-    /// them, and not those that were rejected before they ran.
+    /// [`MAX_RECENT_CALLS`](crate::stats::MAX_RECENT_CALLS). Calls that were rejected before they
+    /// ran, and those whose callers went away, are not among them. A handler that is ready at once
+    /// is never slow.
     #[must_use]
     pub fn recent_calls(&self) -> Vec<RecentCall> {
         self.stats.notable().list()

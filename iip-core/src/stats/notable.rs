@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::code::is_error;
+use super::code::{CODE_NAMES, OK, is_error};
 use crate::clock;
 use crate::error::Phases;
 
@@ -48,7 +48,7 @@ pub struct RecentCall {
 
 impl RecentCall {
     /// Creates the record of a call that has ended now. The query of the path is left out, because
-    /// it has arguments.
+    /// it has arguments. A number above 16 counts as OK.
     #[doc(hidden)]
     #[must_use]
     pub fn new(path: &str, code: u8, took: Duration) -> Self {
@@ -57,13 +57,27 @@ impl RecentCall {
             number: 0,
             at: clock::wall_clock(),
             path: cut(path.to_owned()),
-            code,
+            code: match usize::from(code) < CODE_NAMES.len() {
+                true => code,
+                false => OK,
+            },
             took,
             peer: None,
             trace: None,
             message: String::new(),
             phases: Vec::new(),
         }
+    }
+
+    /// Creates the record of a call that has ended now at a server, which received it at a time and
+    /// let it wait for its turn.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn at_server(path: &str, code: u8, received: Instant, waited: Duration) -> Self {
+        let handler = clock::now().saturating_duration_since(received + waited);
+        let mut call = Self::new(path, code, waited + handler);
+        call.phases = vec![("queue", waited), ("handler", handler)];
+        call
     }
 
     /// Sets the phases that took any time.

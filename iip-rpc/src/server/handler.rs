@@ -80,6 +80,11 @@ impl Handler for MethodHandler {
         self.0.places.as_ref()
     }
 
+    /// The records of typed calls have a trace and the text of the status.
+    fn records_calls(&self) -> bool {
+        true
+    }
+
     fn reject(&self, reason: &RejectReason, plain: bool) -> Body {
         reject(reason, plain, self.0.kind == Kind::Raw)
     }

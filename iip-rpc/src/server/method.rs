@@ -20,7 +20,7 @@ use crate::arguments::FromArguments;
 use crate::codec::{CodecId, DecodeError, DecodeLimits};
 use crate::compression::{Compression, CompressionId, decompress_in_place, decompressed_size};
 use crate::context::CallContext;
-use crate::envelope::RequestHead;
+use crate::envelope::{RequestHead, ServerTiming};
 use crate::interceptor::{Layers, Outcome, ServerCall};
 use crate::method::{MethodDescriptor, OnCancel};
 use crate::overload::{Gate, Permit};
@@ -281,14 +281,18 @@ impl Call {
         )
     }
 
-    pub(super) fn reply_form(&self) -> ReplyForm<'_> {
+    /// Returns the times of a call that had to wait, or whose interceptors may have.
+    pub(super) fn timing(&self) -> Option<ServerTiming> {
         let (received, waited) = self.received();
+        self.extras.has_task.then(|| timing(received, waited))
+    }
+
+    pub(super) fn reply_form(&self) -> ReplyForm<'_> {
         ReplyForm {
             ctx: &self.head.ctx,
             encoding: self.encoding(),
             plain: self.head.plain,
-            // A call that had to wait, or whose interceptors may have.
-            timing: self.extras.has_task.then(|| timing(received, waited)),
+            timing: self.timing(),
             limits: self.limits(),
         }
     }

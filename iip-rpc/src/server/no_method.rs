@@ -34,6 +34,11 @@ impl NoMethod {
 }
 
 impl Handler for NoMethod {
+    /// Such calls are only counted, like others that do not run.
+    fn records_calls(&self) -> bool {
+        true
+    }
+
     fn reject(&self, reason: &RejectReason, plain: bool) -> Body {
         reject(reason, plain, false)
     }

@@ -56,7 +56,10 @@ where
                 if data.len() > call.limits().body_bytes() {
                     return Reply::failed(reply_too_large(data.len(), call.limits()));
                 }
-                Reply::new(data)
+                Reply {
+                    timing: call.timing(),
+                    ..Reply::new(data)
+                }
             }
             Err(error) => {
                 failures::log(call.context(), error.as_status(), &error);
