@@ -278,6 +278,28 @@ async fn a_policy_of_the_server_lifts_the_limit_of_a_method() {
 }
 
 #[tokio::test]
+async fn the_statistics_of_a_server_tell_the_limits_of_its_methods() {
+    let policy = MethodPolicy::new().max_concurrency(Concurrency::Auto);
+    let server = Server::builder()
+        .max_concurrency(Concurrency::AtMost(100))
+        .method_policy("/kitchen/wash", policy);
+    let fixture = Fixture::start(server).await;
+    let _cook = fixture.running(fixture.kitchen.cook()).await;
+    let _wash = fixture.running(fixture.kitchen.wash("pan".into())).await;
+    let _peel = fixture.running(fixture.kitchen.peel("potato".into())).await;
+    let stats = fixture.server.stats();
+    let limit = |path| stats.method(path).unwrap().max_concurrency;
+    assert_eq!(limit("/kitchen/cook"), Some(2));
+    assert!(limit("/kitchen/wash").is_some_and(|limit| limit > 2));
+    assert_eq!(limit("/kitchen/peel"), None);
+    let text = stats.to_prometheus();
+    let line =
+        "rpc_server_concurrency_limit{rpc_system_name=\"iip\",rpc_method=\"kitchen/cook\"} 2\n";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(text.matches("rpc_server_concurrency_limit{").count(), 2);
+}
+
+#[tokio::test]
 async fn options_for_unknown_names_fail_when_the_server_starts() {
     let service = || KitchenServer::new(Cook::default());
     let wrong = [

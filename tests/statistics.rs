@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::common::frame::RawFrame;
-use crate::common::{MIB, all_run, bound, eventually, passes, spawn, started, within};
+use crate::common::{MIB, all_run, bound, eventually, passes, spawn, started, stream_fn, within};
 
 #[derive(
     Debug,
@@ -445,4 +445,61 @@ async fn frames_messages_and_bytes_are_those_on_the_wire() {
 #[test]
 fn types_are_described_as_they_are_observed() {
     iip_rpc::schema::check_derived::<Refusal>().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_for_credit_is_counted_once_for_each_wait() {
+    let gate = Arc::new(Notify::new());
+    let opened = Arc::clone(&gate);
+    let read = stream_fn(move |mut request: Request| {
+        let gate = Arc::clone(&opened);
+        async move {
+            let (_send, mut recv) = request.stream().unwrap();
+            gate.notified().await;
+            while recv.next().await.is_some() {}
+            Ok::<_, HandlerError>(Response::from("done"))
+        }
+    });
+    let limits = Limits::default()
+        .stream_window(1024)
+        .max_stream_window(1024);
+    let config = iip_core::Server::builder().limits(limits);
+    let (server, _) = bound(config.route("/read", read)).await;
+    let config = iip_core::Client::builder().hello(serde_json::json!({}));
+    let client = config.connect(server.target()).await.unwrap();
+    let (mut send, mut recv) = client.open_stream("/read", "x").await.unwrap();
+    send.send(vec![0; 1024]).await.unwrap();
+    assert_eq!(client.stats().total().credit_stalls, 0);
+    let sending = started(async move {
+        send.send("more").await.unwrap();
+        send.finish();
+    });
+    let sending = sending.await;
+    for _ in 0..2 {
+        let stats = client.stats();
+        assert_eq!(stats.method("/read").unwrap().credit_stalls, 1);
+        assert_eq!(stats.connections.list[0].credit_stalls, 1);
+        all_run().await;
+    }
+    gate.notify_one();
+    within("the rest is sent", sending.finish()).await;
+    assert!(within("the end", recv.next()).await.is_none());
+    // The server only reads.
+    assert_eq!(server.stats().total().credit_stalls, 0);
+}
+
+#[tokio::test]
+async fn both_sides_know_the_round_trip_of_a_connection() {
+    let server = Server::builder().service(ShopServer::new(Corner));
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let client = Client::connect(server.target()).await.unwrap();
+    ShopClient::new(client.clone())
+        .price("a".into())
+        .await
+        .unwrap();
+    let known = |stats: Snapshot| stats.connections.list[0].round_trip.is_some();
+    eventually("both have measured", || {
+        known(server.stats()) && known(client.stats())
+    })
+    .await;
 }

@@ -48,7 +48,8 @@ class Numbers {
         }));
         this.connections = Array.from({ length: connections }, (_, id) => ({
             id, source: 0, peer: `10.0.${id >> 8}.${id & 255}:${40000 + id}`, since: start - id * 7919,
-            received: id * 1000, sent: id * 3000, unsent: 0, calls: 0, build: id % 2 ? 'q7f3A91c' : 'b0_d55e0',
+            received: id * 1000, sent: id * 3000, unsent: 0, calls: 0, ...(id % 3 ? { rtt: 150 + id } : {}),
+            credit_stalls: id % 5 ? 0 : id * 7, build: id % 2 ? 'q7f3A91c' : 'b0_d55e0',
         }));
     }
 
@@ -63,7 +64,7 @@ class Numbers {
         return {
             id, source, name, calls, failed, rate, errors, p50,
             p99: p50 && Math.round(p50 * (3 + this.random())), p999: p50 && p50 * 9,
-            in_flight: Math.round(rate * 0.002), codes: errors ? { [CODES[id % 4]]: errors } : {}, second: [rate, errors],
+            in_flight: Math.round(rate * 0.002), ...(id % 6 === 1 ? { limit: 100 } : {}), codes: errors ? { [CODES[id % 4]]: errors } : {}, second: [rate, errors],
         };
     }
 

@@ -64,6 +64,25 @@ test('what comes from peers is shown as text', async t => {
     assert.equal(await page.locator('img, b > b').count(), 0);
 });
 
+test('limits of methods and round trips and stalls of connections are shown', async t => {
+    const { url } = await feed(t, 10, 10);
+    const page = await open(t, await browser(t), url, { viewport: { width: 1500, height: 900 } });
+    const cell = async (section, name, head) => {
+        const heads = await page.locator(`#${section} thead th`).allTextContents();
+        const row = rows(page, section).filter({ hasText: name });
+        return row.locator('td').nth(heads.indexOf(head)).textContent();
+    };
+    await rows(page, 'connections').first().waitFor();
+    assert.match(await cell('methods', 'Users/place', 'In flight'), /^\d+ \/ 100$/);
+    assert.match(await cell('methods', 'Orders/place', 'In flight'), /^\d+$/);
+    assert.equal(await cell('connections', '10.0.0.5:40005', 'RTT'), '155 µs');
+    assert.equal(await cell('connections', '10.0.0.5:40005', 'Stalls'), '35');
+    assert.equal(await cell('connections', '10.0.0.3:40003', 'RTT'), '–');
+    assert.equal(await cell('connections', '10.0.0.3:40003', 'Stalls'), '0');
+    await page.getByRole('button', { name: 'Users/place', exact: true }).click();
+    await page.locator('#method dl').getByText(/^\d+ of at most 100$/).waitFor();
+});
+
 test('tables are sorted, filtered and opened by the keyboard', async t => {
     const { url } = await feed(t, 100, 10);
     const page = await open(t, await browser(t), url, WIDE);

@@ -67,6 +67,13 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Returns the maximum number of calls that the handler runs at the same time, for those who
+    /// watch the server: the handler itself rejects calls beyond it. Called by
+    /// [`Server::stats`](crate::Server::stats). Default: `None`, no limit.
+    fn max_concurrency(&self) -> Option<u32> {
+        None
+    }
+
     /// Returns `true` if the handler records its calls that fail or are slow itself, with
     /// [`Peer::record_call`], instead of the server. Default: `false`.
     #[doc(hidden)]

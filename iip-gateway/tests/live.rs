@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use iip_core::balance::BalanceOptions;
-use iip_core::{Client, HandlerError, Response, Server, ServerBuilder, handler_fn};
+use iip_core::{
+    Client, Handler, HandlerError, HandlerFuture, Request, Response, Server, ServerBuilder,
+    handler_fn,
+};
 use iip_gateway::live::LivePage;
 use serde_json::Value;
 
@@ -15,7 +18,7 @@ use crate::common::{Backend, Http, Reply, all_run, ask, before, passes, within};
 const HTML: &str = "text/html,application/xhtml+xml";
 
 fn config() -> ServerBuilder {
-    let echo = handler_fn(|request: iip_core::Request| async move {
+    let echo = handler_fn(|request: Request| async move {
         Ok::<_, HandlerError>(Response::from(request.into_body()))
     });
     let fail = handler_fn(|_| async { Err::<Response, _>(HandlerError::new("boom")) });
@@ -179,6 +182,51 @@ async fn calls_are_counted_and_drawn() {
         let reply = ask(address, get(&format!("/live/history?{query}"))).await;
         assert_eq!(reply.status, status, "{query}");
     }
+}
+
+/// A handler with a limit.
+struct Limited;
+
+impl Handler for Limited {
+    fn call(&self, request: Request) -> HandlerFuture {
+        Box::pin(async move { Ok(request.into_body().into()) })
+    }
+
+    fn max_concurrency(&self) -> Option<u32> {
+        Some(7)
+    }
+}
+
+#[tokio::test]
+async fn limits_of_methods_and_round_trips_of_connections_are_shown() {
+    let server = config().route("/Echo/limited", Limited);
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let client = Client::builder().hello(serde_json::json!({}));
+    let client = client.connect(server.target()).await.unwrap();
+    for path in ["/Echo/echo", "/Echo/limited"] {
+        client.request(path, "hello").await.unwrap();
+    }
+    let address = listen(LivePage::new("shop").server("orders", &server)).await;
+    seconds(1).await;
+    let numbers = json(address).await;
+    let limit = |index: usize| {
+        let method = &numbers["methods"][index];
+        (method["name"].as_str().unwrap(), method["limit"].as_u64())
+    };
+    assert_eq!(
+        [limit(0), limit(1)],
+        [("Echo/echo", None), ("Echo/limited", Some(7))]
+    );
+    let connection = &numbers["connections"]["listed"][0];
+    assert!(connection["rtt"].is_u64(), "{connection}");
+    assert_eq!(connection["credit_stalls"], 0);
+    let text = ask(address, get("/live")).await.body;
+    assert!(text.contains(" 0/7\n"), "{text}");
+    let head = text
+        .lines()
+        .find(|line| line.starts_with("  peer "))
+        .unwrap();
+    assert!(head.contains(" rtt   stalls"), "{head}");
 }
 
 #[tokio::test]

@@ -451,6 +451,8 @@ impl Shared {
             sent_bytes: state.proto.sent_bytes(),
             unsent_bytes: state.proto.outgoing(),
             in_flight: state.proto.open_calls() + state.calls.in_flight(),
+            round_trip: state.proto.round_trip(),
+            credit_stalls: state.proto.credit_stalls(),
             hello: self.peer.shared_hello(),
         }
     }

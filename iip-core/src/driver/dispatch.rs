@@ -66,6 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let shared = Arc::clone(&self.shared);
         let mut guard = shared.lock();
         let state = &mut *guard;
+        state.proto.timers().on_batch(self.has_read.then_some(now));
         let in_flight = state.calls.in_flight();
         let most = (in_flight / 2).clamp(1, MAX_WAKEUPS);
         let mut replied = 0;

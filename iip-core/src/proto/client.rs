@@ -333,6 +333,7 @@ impl Connection {
                 self.on_grant(&body, exchange)?;
             }
             Exchange::Hello => {
+                self.round_trip.end(self.timers.batch());
                 let hello = result.ok().as_deref().and_then(Hello::parse);
                 if let Some(hello) = &hello {
                     self.on_hello(hello);
@@ -346,7 +347,8 @@ impl Connection {
                     .push_back(ClientEvent::PeerHello(hello.map(|hello| hello.text)));
             }
             // These only need a reply; its content does not matter.
-            Exchange::Ping | Exchange::Control => {}
+            Exchange::Ping => self.round_trip.end(self.timers.batch()),
+            Exchange::Control => {}
         }
         Ok(())
     }
@@ -420,6 +422,7 @@ impl Connection {
     /// Asks the server for its features. A Go server replies with code 102, and the connection
     /// continues as plain IIP.
     pub(crate) fn say_hello(&mut self) {
+        self.round_trip.begin(self.timers.batch());
         self.push_sent(ChannelId::ZERO, Exchange::Hello, Mode::Whole);
         let body = Hello::body(&self.announce, &self.limits, false);
         self.send(ChannelId::ZERO, control::HELLO.as_bytes(), body, true, true);
@@ -469,6 +472,7 @@ impl Connection {
         let body = Bytes::from_static(control::EMPTY_OBJECT);
         self.send(ChannelId::ZERO, control::PING.as_bytes(), body, true, true);
         self.client.pinged_at = Some(now);
+        self.round_trip.begin(now);
         Ok(now.checked_add(timeout))
     }
 

@@ -21,6 +21,7 @@ mod outbox;
 pub(crate) mod parts;
 mod queue;
 mod request_path;
+mod round_trip;
 mod server;
 pub(crate) mod slots;
 pub(crate) mod stream;
@@ -32,7 +33,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
@@ -45,6 +46,7 @@ pub(crate) use self::event::{ClientEvent, ServerEvent, StreamFrame, StreamKey};
 use self::one_way::OneWay;
 use self::outbox::Outbox;
 pub(crate) use self::request_path::RequestPath;
+use self::round_trip::RoundTrip;
 use self::server::ServerSide;
 
 pub(crate) use self::timers::{Timers, not_read};
@@ -119,6 +121,9 @@ pub(crate) struct Connection {
     pub(crate) window_growth: usize,
     /// Work to be done once the lock is free.
     pub(crate) deferred: Deferred,
+    round_trip: RoundTrip,
+    /// Number of times that a stream began to wait for credit of the peer.
+    credit_stalls: u64,
     /// The counts by method.
     pub(crate) stats: Recorder,
 }
@@ -159,6 +164,8 @@ impl Connection {
             one_way: OneWay::default(),
             window_growth: 0,
             deferred: Deferred::default(),
+            round_trip: RoundTrip::default(),
+            credit_stalls: 0,
             stats: Recorder::unseen(now),
             limits,
             announce: announce.into(),
@@ -225,6 +232,16 @@ impl Connection {
         // `max_message_bytes`.
         let fits = others == 0 || others + own + more <= limit;
         (!fits).then_some(CallErrorKind::BufferFull { limit })
+    }
+
+    /// Returns the round trip that was measured last.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip.last()
+    }
+
+    /// Returns the number of times that a stream began to wait for credit of the peer.
+    pub(crate) fn credit_stalls(&self) -> u64 {
+        self.credit_stalls
     }
 
     /// Returns the number of bytes of all frames that were queued.

@@ -53,6 +53,8 @@ pub(super) struct ServerSide {
     sent_going_away: bool,
     /// Something was sent on the control stream.
     control_has_begun: bool,
+    /// The first channel that was granted together with the last one, and the time.
+    last_grants: (ChannelId, Instant),
     /// The counts by channel, if they are kept.
     frames: Option<Box<FrameCounts>>,
 }
@@ -72,6 +74,7 @@ impl ServerSide {
             was_held_back: false,
             sent_going_away: false,
             control_has_begun: false,
+            last_grants: (ChannelId::ZERO, now),
             frames: None,
         }
     }
@@ -366,6 +369,12 @@ impl Connection {
         let path = RequestPath::read(&assembly.path);
         if path.label == control::CONTROL.as_bytes() && self.control.is_none() {
             self.control = Some(id);
+            // A client opens it as soon as it has the grant of its channel.
+            let (granted, at) = self.server.last_grants;
+            if id >= granted {
+                self.round_trip.begin(at);
+                self.round_trip.end(self.timers.batch());
+            }
             let first = std::mem::take(&mut assembly.data).freeze();
             assembly.incoming = Incoming::Control;
             // `receive` has counted the first frame as a part of a message.
@@ -471,7 +480,11 @@ impl Connection {
                 return Bytes::from_static(control::CHANNEL_LIMIT);
             }
             self.server.granted += 1;
-            return control::grant(ChannelId(self.server.granted));
+            let (id, now) = (ChannelId(self.server.granted), self.timers.batch());
+            if self.server.last_grants.1 != now {
+                self.server.last_grants = (id, now);
+            }
+            return control::grant(id);
         }
         if label == control::DELETE_CHANNEL.as_bytes() || label == control::PING.as_bytes() {
             // S5, S6: the reply follows every earlier one; a deleted id stays valid.

@@ -293,6 +293,14 @@ impl Connection {
 
     /// Notifies the peer that this side is blocked: it has more to send than its credit.
     pub(crate) fn send_blocked(&mut self, id: ChannelId) {
+        self.credit_stalls += 1;
+        if let Some(channel) = self.channels.get(id) {
+            let path = match &channel.open {
+                Some(open) => &open.path.label[..],
+                None => channel.sent.oldest_path(),
+            };
+            self.stats.credit_stalled(path);
+        }
         self.push_stream(id, &mut Bytes::from_static(&[BLOCKED]).into());
     }
 

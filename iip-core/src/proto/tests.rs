@@ -1,5 +1,6 @@
 //! The machine alone and in pairs: no socket, no task, a clock that is turned by hand.
 
+mod round_trip;
 mod streams;
 
 use std::time::{Duration, Instant};

@@ -296,7 +296,12 @@ impl Inner {
     }
 
     fn stats(&self) -> Snapshot {
-        self.stats.snapshot(self.connection_stats())
+        let mut snapshot = self.stats.snapshot(self.connection_stats());
+        for method in &mut snapshot.methods {
+            let handler = self.routes.handlers.get(method.path.as_bytes());
+            method.max_concurrency = handler.and_then(|handler| handler.max_concurrency());
+        }
+        snapshot
     }
 
     /// Adds what the connections have counted to the counters that they share, and returns the

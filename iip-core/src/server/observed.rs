@@ -28,9 +28,10 @@ impl ServerObserver {
     /// Returns what the server has counted, see [`Server::stats`].
     #[must_use]
     pub fn stats(&self) -> Snapshot {
-        let connections = self.inner.upgrade().map(|inner| inner.connection_stats());
-        let none = || Connections::of(0, &[]);
-        self.stats.snapshot(connections.unwrap_or_else(none))
+        match self.inner.upgrade() {
+            Some(inner) => inner.stats(),
+            None => self.stats.snapshot(Connections::default()),
+        }
     }
 
     /// Returns the last calls that failed or were slow, the latest first: at most

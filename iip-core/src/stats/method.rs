@@ -31,6 +31,7 @@ pub(super) struct Shard {
     in_flight: AtomicI64,
     received: SharedTraffic,
     sent: SharedTraffic,
+    credit_stalls: AtomicU64,
     nanos: AtomicU64,
     buckets: [AtomicU64; BUCKETS],
 }
@@ -71,6 +72,8 @@ pub(super) struct Counts {
     pub(super) in_flight: i64,
     pub(super) received: Traffic,
     pub(super) sent: Traffic,
+    /// Streams that began to wait for credit.
+    pub(super) credit_stalls: u64,
     /// The sum of the durations of the calls that have ended.
     pub(super) nanos: u64,
 }
@@ -114,6 +117,7 @@ impl Method {
                 in_flight: AtomicI64::new(0),
                 received: SharedTraffic::default(),
                 sent: SharedTraffic::default(),
+                credit_stalls: AtomicU64::new(0),
                 nanos: AtomicU64::new(0),
                 buckets: [const { AtomicU64::new(0) }; BUCKETS],
             })
@@ -134,6 +138,7 @@ impl Method {
             .fetch_add(counts.in_flight, Ordering::Relaxed);
         shard.received.add(counts.received);
         shard.sent.add(counts.sent);
+        add(&shard.credit_stalls, counts.credit_stalls);
         add(&shard.nanos, counts.nanos);
     }
 
@@ -156,6 +161,7 @@ impl Method {
             in_flight += shard.in_flight.load(Ordering::Relaxed);
             stats.received.merge(shard.received.get());
             stats.sent.merge(shard.sent.get());
+            stats.credit_stalls += shard.credit_stalls.load(Ordering::Relaxed);
             for (bucket, count) in shard.buckets.iter().enumerate() {
                 stats.latency.add(bucket, count.load(Ordering::Relaxed));
             }

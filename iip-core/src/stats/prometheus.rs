@@ -62,7 +62,9 @@ impl Snapshot {
     /// | `rpc_server_call_duration_seconds` | histogram, from 10 µs to 10.5 s, each bucket twice as long as the one before | `rpc_system_name`, `rpc_method` |
     /// | `rpc_server_calls_total` | counter | the same, `rpc_response_status_code` |
     /// | `rpc_server_active_calls` | gauge | `rpc_system_name`, `rpc_method` |
+    /// | `rpc_server_concurrency_limit` | gauge, of methods with a limit of their own | the same |
     /// | `rpc_server_received_bytes_total`, `rpc_server_sent_bytes_total` | counter | the same |
+    /// | `rpc_server_credit_stalls_total` | counter, of methods with streams that had to wait for credit | the same |
     /// | `rpc_server_connections` | gauge | `rpc_system_name` |
     /// | `rpc_server_start_time_seconds` | gauge, seconds since 1970 | `rpc_system_name` |
     ///
@@ -121,26 +123,34 @@ impl Text<'_> {
             "",
             "Calls that have begun and not ended.",
         )?;
-        for (labels, method) in &labelled {
-            writeln!(
-                self.out,
-                "{}{{{labels}}} {}",
-                names.active, method.in_flight
-            )?;
-        }
+        self.values(&names.active, "", &labelled, |method| {
+            Some(method.in_flight)
+        })?;
+        self.head(
+            &names.limit,
+            "gauge",
+            "",
+            "The most calls that may run at the same time.",
+        )?;
+        self.values(&names.limit, "", &labelled, |method| {
+            method.max_concurrency.map(u64::from)
+        })?;
         self.counter(&names.received, "bytes", "Bytes of frames received.")?;
-        for (labels, method) in &labelled {
-            let bytes = method.received.bytes;
-            writeln!(self.out, "{}_total{{{labels}}} {bytes}", names.received)?;
-        }
+        self.values(&names.received, "_total", &labelled, |method| {
+            Some(method.received.bytes)
+        })?;
         self.counter(&names.sent, "bytes", "Bytes of frames sent.")?;
-        for (labels, method) in &labelled {
-            writeln!(
-                self.out,
-                "{}_total{{{labels}}} {}",
-                names.sent, method.sent.bytes
-            )?;
-        }
+        self.values(&names.sent, "_total", &labelled, |method| {
+            Some(method.sent.bytes)
+        })?;
+        self.counter(
+            &names.credit_stalls,
+            "",
+            "Streams that began to wait for credit.",
+        )?;
+        self.values(&names.credit_stalls, "_total", &labelled, |method| {
+            Some(method.credit_stalls).filter(|&stalls| stalls > 0)
+        })?;
         self.head(&names.connections, "gauge", "", "Open connections.")?;
         let open = snapshot.connections.open;
         writeln!(
@@ -163,6 +173,22 @@ impl Text<'_> {
         )?;
         if self.format == MetricsFormat::OpenMetrics {
             self.out.write_str("# EOF\n")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the lines with the values of the methods that have one.
+    fn values(
+        &mut self,
+        name: &str,
+        suffix: &str,
+        labelled: &[(String, &MethodStats)],
+        value: impl Fn(&MethodStats) -> Option<u64>,
+    ) -> fmt::Result {
+        for (labels, method) in labelled {
+            if let Some(value) = value(method) {
+                writeln!(self.out, "{name}{suffix}{{{labels}}} {value}")?;
+            }
         }
         Ok(())
     }
@@ -203,8 +229,10 @@ struct Exported {
     duration: String,
     calls: String,
     active: String,
+    limit: String,
     received: String,
     sent: String,
+    credit_stalls: String,
     connections: String,
     started: String,
 }
@@ -216,8 +244,10 @@ impl Exported {
             duration: exported(names.duration, "_seconds"),
             calls: exported(names.calls, ""),
             active: exported(names.active, ""),
+            limit: exported(names.limit, ""),
             received: exported(names.received, "_bytes"),
             sent: exported(names.sent, "_bytes"),
+            credit_stalls: exported(names.credit_stalls, ""),
             connections: exported(names.connections, ""),
             started: exported(names.started, "_seconds"),
         }
@@ -262,6 +292,7 @@ mod tests {
         (codes[0], codes[5]) = (micros.len() as u64, 1);
         method.codes = Codes::new(codes);
         method.received.bytes = 100;
+        (method.max_concurrency, method.credit_stalls) = (Some(8), 3);
         method
     }
 
@@ -292,7 +323,9 @@ mod tests {
             "# TYPE rpc_server_calls_total counter".to_owned(),
             format!("rpc_server_calls_total{{{labels},rpc_response_status_code=\"NOT_FOUND\"}} 1"),
             format!("rpc_server_active_calls{{{labels}}} 0"),
+            format!("rpc_server_concurrency_limit{{{labels}}} 8"),
             format!("rpc_server_received_bytes_total{{{labels}}} 100"),
+            format!("rpc_server_credit_stalls_total{{{labels}}} 3"),
             "rpc_server_connections{rpc_system_name=\"iip\"} 0".to_owned(),
             "rpc_server_start_time_seconds{rpc_system_name=\"iip\"} 1.500".to_owned(),
         ];

@@ -168,6 +168,12 @@ impl Recorder {
         count(&mut self.on_path(path).counts.sent, bytes, ends);
     }
 
+    /// Counts a stream of the call with this path that begins to wait for credit.
+    #[cold]
+    pub(crate) fn credit_stalled(&mut self, path: &[u8]) {
+        self.on_path(path).counts.credit_stalls += 1;
+    }
+
     #[inline]
     fn on_path(&mut self, path: &[u8]) -> &mut Local {
         let known = |local: &Local| local.path == path;

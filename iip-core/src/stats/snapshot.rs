@@ -89,10 +89,16 @@ pub struct MethodStats {
     pub codes: Codes,
     /// The calls that have begun and not ended.
     pub in_flight: u64,
+    /// The limit on concurrent calls of this method alone, at a server whose handler has one, see
+    /// [`Handler::max_concurrency`](crate::Handler::max_concurrency).
+    pub max_concurrency: Option<u32>,
     /// Traffic received for the method: requests at a server, replies at a client. A counter.
     pub received: Traffic,
     /// Traffic sent for the method, up to the transport. A counter.
     pub sent: Traffic,
+    /// The number of times that a stream of the method had to wait because the peer had granted no
+    /// more credit. A counter.
+    pub credit_stalls: u64,
     /// Durations of the calls in `codes`. A counter.
     ///
     /// At a server, from the time when the request had been read until its reply was passed to the
@@ -107,8 +113,10 @@ impl MethodStats {
             path,
             codes: Codes::default(),
             in_flight: 0,
+            max_concurrency: None,
             received: Traffic::default(),
             sent: Traffic::default(),
+            credit_stalls: 0,
             latency: Histogram::new(),
         }
     }
@@ -126,24 +134,29 @@ impl MethodStats {
         self.path.strip_prefix('/').unwrap_or(&self.path)
     }
 
-    /// Adds the figures of another method, or of the same one on another server.
+    /// Adds the figures of another method, or of the same one on another server. The limit stays
+    /// as it is.
     pub fn merge(&mut self, other: &Self) {
         self.codes.merge(&other.codes);
         self.in_flight += other.in_flight;
         self.received.merge(other.received);
         self.sent.merge(other.sent);
+        self.credit_stalls += other.credit_stalls;
         self.latency.merge(&other.latency);
     }
 
-    /// Returns what was counted since `earlier`. The calls in flight stay as they are.
+    /// Returns what was counted since `earlier`. The calls in flight and the limit stay as they
+    /// are.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             path: Arc::clone(&self.path),
             codes: self.codes.since(&earlier.codes),
             in_flight: self.in_flight,
+            max_concurrency: self.max_concurrency,
             received: self.received.since(earlier.received),
             sent: self.sent.since(earlier.sent),
+            credit_stalls: self.credit_stalls.saturating_sub(earlier.credit_stalls),
             latency: self.latency.since(&earlier.latency),
         }
     }
@@ -223,6 +236,12 @@ pub struct ConnectionStats {
     pub unsent_bytes: usize,
     /// The calls that have begun and not ended.
     pub in_flight: usize,
+    /// The last round trip that was measured: when the connection began, and at a client also by
+    /// each ping of the keepalive. It includes the time that the peer needed to reply. `None` until
+    /// then, and at a server for clients that do not speak this library's extensions.
+    pub round_trip: Option<Duration>,
+    /// The number of times that a stream had to wait because the peer had granted no more credit.
+    pub credit_stalls: u64,
     /// The hello of the peer, see [`Peer::hello`](crate::Peer::hello).
     pub hello: Option<Bytes>,
 }

@@ -7,7 +7,7 @@ pub(super) const HTML: &str = include_str!("live.html");
 /// from. Texts of peers that became markup would not run.
 pub(super) const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-U65eia4ETnz7ivkKL5Hw9BgV0rmua4DJV+GqGw9M5Os='; ",
+    "script-src 'sha256-Va5b2MT8eUILw2yjKeiXcSDKTDjBNDejdBdKI5BVz1k='; ",
     "style-src 'sha256-ih3mRBlg/nY3vlHZZpu1zC+0gwnMkFlg0GuJpXlEXM4='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",

@@ -121,6 +121,7 @@ impl Rows {
                     source,
                     name: printable(method.name()),
                     figures: figures(last, method.in_flight),
+                    limit: method.max_concurrency,
                     codes: code_rates(&last.recent.codes, last.recent.seconds),
                     calls: method.codes.total(),
                     failed: method.codes.errors(),
@@ -191,6 +192,10 @@ pub(super) fn millis(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn source_row(id: usize, source: &Source, reading: Option<&Reading>) -> SourceRow {
     let explanation = reading.and_then(|reading| reading.explanation.as_ref());
     SourceRow {
@@ -228,7 +233,6 @@ fn code_rates(codes: &Codes, seconds: u64) -> BTreeMap<&'static str, f64> {
 }
 
 fn call_row(source: usize, call: &RecentCall) -> CallRow {
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let phases = call.phases.iter();
     CallRow {
         n: call.number,
@@ -309,6 +313,8 @@ fn connections<'a>(
                 sent: connection.sent_bytes,
                 unsent: connection.unsent_bytes,
                 calls: connection.in_flight,
+                rtt: connection.round_trip.map(micros),
+                credit_stalls: connection.credit_stalls,
                 build: connection.hello.as_deref().and_then(build),
             });
         }

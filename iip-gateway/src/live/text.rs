@@ -117,7 +117,10 @@ fn methods(snapshot: &Snapshot<'_>) -> Table {
             micros(figures.p50.map(u64::from)),
             micros(figures.p99.map(u64::from)),
             micros(figures.p999.map(u64::from)),
-            figures.in_flight.to_string(),
+            match method.limit {
+                None => figures.in_flight.to_string(),
+                Some(limit) => format!("{}/{limit}", figures.in_flight),
+            },
             codes.collect::<Vec<_>>().join(", "),
         ]
     };
@@ -217,6 +220,8 @@ fn connections(snapshot: &Snapshot<'_>) -> Table {
             connection.received.to_string(),
             connection.sent.to_string(),
             connection.unsent.to_string(),
+            micros(connection.rtt),
+            connection.credit_stalls.to_string(),
             connection.build.clone().unwrap_or_default(),
         ]
     };
@@ -230,9 +235,11 @@ fn connections(snapshot: &Snapshot<'_>) -> Table {
             "received",
             "sent",
             "unsent",
+            "rtt",
+            "stalls",
             "build",
         ],
-        left: &[0, 1, 7],
+        left: &[0, 1, 9],
         rows: snapshot.connections.listed.iter().map(row).collect(),
     }
 }

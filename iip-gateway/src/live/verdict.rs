@@ -175,6 +175,7 @@ mod tests {
             source: 0,
             name: name.to_owned(),
             figures: figures(rate, errors.map(|(_, rate)| rate).sum()),
+            limit: None,
             codes: codes.iter().copied().collect::<BTreeMap<_, _>>(),
             calls: 0,
             failed: 0,

@@ -167,6 +167,9 @@ pub(super) struct MethodRow {
     pub(super) name: String,
     #[serde(flatten)]
     pub(super) figures: Figures,
+    /// The limit on concurrent calls of this method alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) limit: Option<u32>,
     /// Calls per second by the code that they end with, without OK.
     pub(super) codes: BTreeMap<&'static str, f64>,
     /// Since the source was started.
@@ -300,6 +303,11 @@ pub(super) struct ConnectionRow {
     /// Bytes that wait to be written.
     pub(super) unsent: usize,
     pub(super) calls: usize,
+    /// The last round trip that was measured, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rtt: Option<u64>,
+    /// The number of times that a stream had to wait for credit.
+    pub(super) credit_stalls: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) build: Option<String>,
 }

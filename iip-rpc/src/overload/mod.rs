@@ -164,6 +164,13 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// Returns the current limit of the method alone, if one applies to its calls.
+    pub(crate) fn method_limit(&self) -> Option<u32> {
+        let mut limiters = self.limiters.iter();
+        let own = limiters.find(|limiter| matches!(limiter.scope, Scope::Method(_)))?;
+        Some(own.limit_for(self.priority)).filter(|&limit| limit < u32::MAX)
+    }
+
     /// Admits a call, or returns the reason why it is rejected.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Permit, Full> {
         let mut beside = [0; LIMITS];

@@ -80,6 +80,10 @@ impl Handler for MethodHandler {
         self.0.places.as_ref()
     }
 
+    fn max_concurrency(&self) -> Option<u32> {
+        self.0.gate.as_ref()?.method_limit()
+    }
+
     /// The records of typed calls have a trace and the text of the status.
     fn records_calls(&self) -> bool {
         true
