@@ -28,20 +28,21 @@
 
 // How the numbers pass:
 //
-//   source (reads) ─▶ history (curves) ─▶ rows ─▶ monitor: each second, what has changed
+//   source (reads) ─▶ history (windows, curves) ─▶ rows ─▶ monitor: each second, what has changed
 //                                                   └─▶ respond: page, text, JSON; events: viewers
 
+mod curve;
 mod events;
 mod history;
 mod listen;
 mod monitor;
 mod page;
 mod respond;
-mod ring;
 mod rows;
 mod source;
 mod text;
 mod verdict;
+mod window;
 mod wire;
 
 use std::fmt;

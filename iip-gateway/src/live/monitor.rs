@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -12,11 +12,11 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::history::{Counters, History};
-use super::rows::{Ids, Key, Rows};
+use super::rows::{Ids, Rows, millis};
 use super::source::{Reading, Source};
 use super::text;
 use super::wire::{
-    ChangedConnections, Curve, Drain, FORMAT, Kind, ListedConnections, MethodCurves,
+    CallRow, ChangedConnections, Curve, Drain, FORMAT, ListedConnections, MethodCurves,
     MethodWithCurve, ShortCurve, Snapshot, Tick, TotalWithCurves,
 };
 
@@ -45,7 +45,7 @@ struct State {
     sources: Vec<Arc<Source>>,
     tick: u64,
     last: Option<Instant>,
-    history: History<Key, Kind>,
+    history: History,
     ids: Ids,
     readings: Vec<Option<Reading>>,
     /// The rows that viewers have. `None` if nobody has looked since the last tick.
@@ -63,7 +63,7 @@ impl Monitor {
         Self {
             name,
             version,
-            started: super::rows::millis(std::time::SystemTime::now()),
+            started: millis(SystemTime::now()),
             token,
             has_drain,
             is_draining: AtomicBool::new(false),
@@ -194,7 +194,7 @@ impl Monitor {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rows<'a>(&self, state: &'a mut State) -> (&'a Rows, &'a History<Key, Kind>) {
+    fn rows<'a>(&self, state: &'a mut State) -> (&'a Rows, &'a History) {
         let State {
             sources,
             history,
@@ -226,11 +226,11 @@ impl Monitor {
         let tick = state.tick;
         let (rows, history) = self.rows(state);
         let totals = rows.totals.iter().filter_map(|row| {
-            let (_, group) = history.groups.iter().find(|(side, _)| *side == row.side)?;
+            let curve = &history.totals.get(&row.side)?.curve;
             Some(TotalWithCurves {
                 row,
-                seconds: with_curves.then(|| Curve::of(&group.curve.seconds, 1.0)),
-                tens: with_curves.then(|| Curve::of(&group.curve.tens, 10.0)),
+                seconds: with_curves.then(|| Curve::of(&curve.seconds, 1.0)),
+                tens: with_curves.then(|| Curve::of(&curve.tens, 10.0)),
             })
         });
         let methods = rows.methods.iter().zip(&rows.keys).map(|(row, key)| {
@@ -268,7 +268,7 @@ impl Monitor {
         let (methods, gone) = changed(&before.methods, &rows.methods, |row| row.id);
         let (connections, closed) = changed(&before.connections, &rows.connections, |row| row.id);
         // The latest come first.
-        let known = |call: &&super::wire::CallRow| before.calls.contains(call);
+        let known = |call: &&CallRow| before.calls.contains(call);
         let new = rows.calls.iter().take_while(|call| !known(call)).count();
         Tick {
             now: rows.now,

@@ -7,7 +7,7 @@ pub(super) const HTML: &str = include_str!("live.html");
 /// from. Texts of peers that became markup would not run.
 pub(super) const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-Va5b2MT8eUILw2yjKeiXcSDKTDjBNDejdBdKI5BVz1k='; ",
+    "script-src 'sha256-H8ZQy2vigD9pdkdrqhXRmxGHhQW2t6teD81vLzyoPUs='; ",
     "style-src 'sha256-ih3mRBlg/nY3vlHZZpu1zC+0gwnMkFlg0GuJpXlEXM4='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",

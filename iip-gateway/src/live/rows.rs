@@ -1,33 +1,32 @@
 //! The rows of the page: what the sources have counted, in the form that is sent.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use iip_core::Printable;
-use iip_core::stats::{CODE_NAMES, Codes, RecentCall};
+use iip_core::stats::{CODE_NAMES, MAX_RECENT_CALLS, RecentCall};
 use serde::Deserialize;
 
-use super::history::{History, Last, TEN};
+use super::curve::TEN;
+use super::history::{History, Key, MethodHistory, TotalHistory};
 use super::source::{Reading, Source};
 use super::verdict::verdict;
+use super::window::Recent;
 use super::wire::{
     BackendRow, CallRow, ConnectionRow, Figures, Kind, MethodRow, PeerRow, PhaseRow, Second,
     SourceRow, TotalRow, Verdict,
 };
-
-/// The most calls that are shown.
-pub(super) const MAX_CALLS: usize = 64;
 
 /// The most backends that are shown.
 const MAX_BACKENDS: usize = 1000;
 
 /// The most bytes of a name or a message, which are those of a peer.
 const MAX_TEXT: usize = 300;
-
-/// A method: its source and its path.
-pub(super) type Key = (usize, Arc<str>);
 
 /// Numbers for keys, which are never used again.
 #[derive(Debug)]
@@ -65,8 +64,30 @@ impl<K: Eq + Hash> Numbers<K> {
 pub(super) struct Ids {
     methods: Numbers<Key>,
     /// A connection: its source, its peer, and its place among those of the same peer.
-    connections: Numbers<(usize, String, usize)>,
+    connections: Numbers<(usize, Option<SocketAddr>, usize)>,
+    builds: Builds,
 }
+
+/// The builds of peers, by the addresses of their hellos: each hello is read once.
+#[derive(Debug, Default)]
+struct Builds(HashMap<usize, (Bytes, Option<String>)>);
+
+impl Builds {
+    fn of(&mut self, hello: &Bytes) -> Option<String> {
+        let entry = self.0.entry(hello.as_ptr().addr());
+        // The hello is kept, so that no other one gets its address.
+        let (_, build) = entry.or_insert_with(|| (hello.clone(), build(hello)));
+        build.clone()
+    }
+
+    /// Forgets the hellos of peers that have gone.
+    fn forget_unused(&mut self) {
+        self.0.retain(|_, (hello, _)| !hello.is_unique());
+    }
+}
+
+/// A source that could be read: its id, its kind and its reading.
+type Known<'a> = (usize, Kind, &'a Reading);
 
 /// Everything that is shown, except for the curves.
 #[derive(Debug)]
@@ -91,81 +112,32 @@ impl Rows {
     pub(super) fn new(
         sources: &[Arc<Source>],
         readings: &[Option<Reading>],
-        history: &History<Key, Kind>,
+        history: &History,
         ids: &mut Ids,
         is_draining: bool,
     ) -> Self {
         let now = SystemTime::now();
-        let named = sources.iter().zip(readings).enumerate();
-        let sources = named.map(|(id, (source, reading))| source_row(id, source, reading.as_ref()));
+        let all = sources.iter().zip(readings).enumerate();
+        let sources = all.clone();
+        let sources =
+            sources.map(|(id, (source, reading))| source_row(id, source, reading.as_ref()));
         let sources: Vec<SourceRow> = sources.collect();
-        let known = || {
-            let readings = readings.iter().enumerate();
-            readings.filter_map(|(id, reading)| Some((id, reading.as_ref()?)))
-        };
-        let (mut methods, mut keys) = (Vec::new(), Vec::new());
-        let mut in_flight: HashMap<Kind, u64> = HashMap::new();
-        for (source, reading) in known() {
-            for method in &reading.stats.methods {
-                let key = (source, Arc::clone(&method.path));
-                let Some(known) = history.methods.get(&key) else {
-                    continue;
-                };
-                let side = sources
-                    .get(source)
-                    .map_or(Kind::Server, |source| source.kind);
-                *in_flight.entry(side).or_default() += method.in_flight;
-                let last = &known.last;
-                methods.push(MethodRow {
-                    id: ids.methods.of(key.clone()),
-                    source,
-                    name: printable(method.name()),
-                    figures: figures(last, method.in_flight),
-                    limit: method.max_concurrency,
-                    codes: code_rates(&last.recent.codes, last.recent.seconds),
-                    calls: method.codes.total(),
-                    failed: method.codes.errors(),
-                    second: [last.second.calls, last.second.errors],
-                });
-                keys.push(key);
-            }
-        }
-        let totals = history.groups.iter().map(|(side, group)| TotalRow {
-            side: *side,
-            figures: figures(&group.last, in_flight.get(side).copied().unwrap_or(0)),
-            second: Second::of(group.last.second, 1.0),
-            #[expect(clippy::cast_precision_loss, reason = "it is 10")]
-            ten: group
-                .last
-                .completed
-                .map(|point| Second::of(point, TEN as f64)),
-        });
-        let mut totals: Vec<TotalRow> = totals.collect();
-        totals.sort_by_key(|total| total.side);
-        let mut calls: Vec<(SystemTime, CallRow)> = known()
-            .flat_map(|(source, reading)| {
-                reading
-                    .calls
-                    .iter()
-                    .map(move |call| (call.at, call_row(source, call)))
-            })
-            .collect();
-        calls.sort_by(|(a, left), (b, right)| b.cmp(a).then(right.n.cmp(&left.n)));
-        calls.truncate(MAX_CALLS);
-        let connections = connections(known(), now, &mut ids.connections);
-        let backends: Vec<BackendRow> = known()
-            .flat_map(|(source, reading)| backends(source, reading))
-            .take(MAX_BACKENDS)
-            .collect();
-        ids.methods.retain(|key| history.methods.contains_key(key));
+        let known =
+            all.filter_map(|(id, (source, reading))| Some((id, source.kind, reading.as_ref()?)));
+        let known: Vec<Known<'_>> = known.collect();
+        let (keys, methods) = methods(&known, history, &mut ids.methods);
+        let totals = totals(&known, history);
+        let backends = known.iter();
+        let backends = backends.flat_map(|(source, _, reading)| backends_of(*source, reading));
+        let backends: Vec<BackendRow> = backends.take(MAX_BACKENDS).collect();
+        let connections = connections(&known, now, ids);
+        let open = |(_, _, reading): &Known<'_>| reading.stats.connections.open;
         Self {
             now: millis(now),
             verdict: verdict(is_draining, &sources, &totals, &methods, &backends),
+            calls: calls(&known),
             peers: peers(&connections),
-            connection_count: known()
-                .map(|(_, reading)| reading.stats.connections.open)
-                .sum(),
-            calls: calls.into_iter().map(|(_, call)| call).collect(),
+            connection_count: known.iter().map(open).sum(),
             sources,
             totals,
             methods,
@@ -174,6 +146,71 @@ impl Rows {
             connections,
         }
     }
+}
+
+/// Returns the rows of the methods, and their keys.
+fn methods(
+    known: &[Known<'_>],
+    history: &History,
+    numbers: &mut Numbers<Key>,
+) -> (Vec<Key>, Vec<MethodRow>) {
+    let mut rows = Vec::new();
+    for &(source, _, reading) in known {
+        for method in &reading.stats.methods {
+            let key = (source, Arc::clone(&method.path));
+            let Some(MethodHistory { window, .. }) = history.methods.get(&key) else {
+                continue;
+            };
+            let recent = window.recent();
+            let row = MethodRow {
+                id: numbers.of(key.clone()),
+                source,
+                name: printable(method.name()),
+                figures: figures(&recent, method.in_flight),
+                limit: method.max_concurrency,
+                codes: code_rates(&recent),
+                calls: method.codes.total(),
+                failed: method.codes.errors(),
+                second: [window.second.calls, window.second.errors],
+            };
+            rows.push((key, row));
+        }
+    }
+    numbers.retain(|key| history.methods.contains_key(key));
+    rows.into_iter().unzip()
+}
+
+fn totals(known: &[Known<'_>], history: &History) -> Vec<TotalRow> {
+    let in_flight = |side: Kind| {
+        let readings = known.iter().filter(|(_, kind, _)| *kind == side);
+        let methods = readings.flat_map(|(_, _, reading)| &reading.stats.methods);
+        methods.map(|method| method.in_flight).sum()
+    };
+    let totals = history
+        .totals
+        .iter()
+        .map(|(&side, TotalHistory { window, .. })| TotalRow {
+            side,
+            figures: figures(&window.recent(), in_flight(side)),
+            second: Second::of(window.second, 1.0),
+            #[expect(clippy::cast_precision_loss, reason = "it is 10")]
+            ten: window.ten.map(|point| Second::of(point, TEN as f64)),
+        });
+    totals.collect()
+}
+
+/// Returns the last calls that failed or were slow, the latest first.
+fn calls(known: &[Known<'_>]) -> Vec<CallRow> {
+    let all = known.iter().flat_map(|&(source, _, reading)| {
+        let calls = reading.calls.iter();
+        calls.map(move |call| (source, call))
+    });
+    let mut all: Vec<(usize, &RecentCall)> = all.collect();
+    all.sort_by_key(|(_, call)| Reverse((call.at, call.number)));
+    all.truncate(MAX_RECENT_CALLS);
+    all.iter()
+        .map(|(source, call)| call_row(*source, call))
+        .collect()
 }
 
 /// Returns a text of a peer without characters that could mislead, and not too long.
@@ -212,12 +249,11 @@ fn per_second(count: u64, seconds: u64) -> f64 {
     (100.0 * count as f64 / seconds.max(1) as f64).round() / 100.0
 }
 
-fn figures(last: &Last, in_flight: u64) -> Figures {
-    let recent = &last.recent;
+fn figures(recent: &Recent, in_flight: u64) -> Figures {
     let [p50, p99, p999] = recent.quantiles.map_or([None; 3], |known| known.map(Some));
     Figures {
         rate: per_second(recent.codes.total(), recent.seconds),
-        errors: per_second(recent.errors, recent.seconds),
+        errors: per_second(recent.codes.errors(), recent.seconds),
         p50,
         p99,
         p999,
@@ -225,10 +261,10 @@ fn figures(last: &Last, in_flight: u64) -> Figures {
     }
 }
 
-fn code_rates(codes: &Codes, seconds: u64) -> BTreeMap<&'static str, f64> {
-    let failed = codes.iter().filter(|&(code, _, _)| code != 0);
+fn code_rates(recent: &Recent) -> BTreeMap<&'static str, f64> {
+    let failed = recent.codes.iter().filter(|&(code, _, _)| code != 0);
     failed
-        .map(|(_, name, calls)| (name, per_second(calls, seconds)))
+        .map(|(_, name, calls)| (name, per_second(calls, recent.seconds)))
         .collect()
 }
 
@@ -256,7 +292,7 @@ fn call_row(source: usize, call: &RecentCall) -> CallRow {
     }
 }
 
-fn backends(source: usize, reading: &Reading) -> Vec<BackendRow> {
+fn backends_of(source: usize, reading: &Reading) -> Vec<BackendRow> {
     let Some(explanation) = &reading.explanation else {
         return Vec::new();
     };
@@ -269,7 +305,7 @@ fn backends(source: usize, reading: &Reading) -> Vec<BackendRow> {
     }
     let row = |backend: &iip_core::balance::BackendExplanation| {
         let address = backend.endpoint.to_string();
-        let is_address = address.parse::<std::net::SocketAddr>().is_ok();
+        let is_address = address.parse::<SocketAddr>().is_ok();
         BackendRow {
             source,
             id: printable(&backend.id),
@@ -289,23 +325,18 @@ fn backends(source: usize, reading: &Reading) -> Vec<BackendRow> {
     explanation.backends.iter().map(row).collect()
 }
 
-fn connections<'a>(
-    readings: impl Iterator<Item = (usize, &'a Reading)>,
-    now: SystemTime,
-    numbers: &mut Numbers<(usize, String, usize)>,
-) -> Vec<ConnectionRow> {
+fn connections(known: &[Known<'_>], now: SystemTime, ids: &mut Ids) -> Vec<ConnectionRow> {
     let mut rows = Vec::new();
-    let mut seen: HashMap<(usize, String), usize> = HashMap::new();
-    for (source, reading) in readings {
+    let mut seen: HashMap<(usize, Option<SocketAddr>), usize> = HashMap::new();
+    for &(source, _, reading) in known {
         for connection in &reading.stats.connections.list {
-            let peer = connection.peer;
-            let peer = peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string());
-            let place = seen.entry((source, peer.clone())).or_default();
+            let place = seen.entry((source, connection.peer)).or_default();
             *place += 1;
+            let (peer, hello) = (connection.peer, connection.hello.as_ref());
             rows.push(ConnectionRow {
-                id: numbers.of((source, peer.clone(), *place)),
+                id: ids.connections.of((source, peer, *place)),
                 source,
-                peer,
+                peer: peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string()),
                 // To the second, so that it does not change from reading to reading.
                 since: millis(now.checked_sub(connection.age).unwrap_or(UNIX_EPOCH)).div_ceil(1000)
                     * 1000,
@@ -315,12 +346,13 @@ fn connections<'a>(
                 calls: connection.in_flight,
                 rtt: connection.round_trip.map(micros),
                 credit_stalls: connection.credit_stalls,
-                build: connection.hello.as_deref().and_then(build),
+                build: hello.and_then(|hello| ids.builds.of(hello)),
             });
         }
     }
-    numbers.retain(|(source, peer, place)| {
-        let count = seen.get(&(*source, peer.clone()));
+    ids.builds.forget_unused();
+    ids.connections.retain(|(source, peer, place)| {
+        let count = seen.get(&(*source, *peer));
         count.is_some_and(|count| place <= count)
     });
     rows

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::ring::{Point, Ring};
+use super::curve::{Point, Ring};
 
 /// The version of the format. It changes if something that exists gets another meaning.
 pub(super) const FORMAT: u32 = 1;

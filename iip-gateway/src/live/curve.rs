@@ -1,6 +1,13 @@
-//! The last points of a curve.
+//! Curves: the points of the last 5 minutes and of the last hour.
 
 use std::collections::VecDeque;
+
+/// The points of a curve with one per second, and of one with a point for each 10 s.
+pub(super) const SECONDS: usize = 300;
+const TENS: usize = 360;
+
+/// The seconds of a point of the longer curve.
+pub(super) const TEN: u64 = 10;
 
 /// One point: the calls and the errors of its time, and two quantiles of their latencies.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -10,6 +17,34 @@ pub(super) struct Point {
     /// In microseconds; 0 if there were no calls.
     pub(super) p50: u32,
     pub(super) p99: u32,
+}
+
+/// The points of the last 5 minutes and of the last hour.
+#[derive(Clone, Debug)]
+pub(super) struct Curve {
+    pub(super) seconds: Ring,
+    pub(super) tens: Ring,
+}
+
+impl Default for Curve {
+    fn default() -> Self {
+        Self {
+            seconds: Ring::new(SECONDS),
+            tens: Ring::new(TENS),
+        }
+    }
+}
+
+impl Curve {
+    /// Adds a point for each of `seconds`, and one of 10 s.
+    pub(super) fn extend(&mut self, second: Point, seconds: u64, ten: Option<Point>) {
+        for _ in 0..seconds {
+            self.seconds.push(second);
+        }
+        if let Some(ten) = ten {
+            self.tens.push(ten);
+        }
+    }
 }
 
 /// The last points, up to a number that does not change.
