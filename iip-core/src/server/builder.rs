@@ -3,69 +3,56 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, watch};
 
-use super::registration::{Entry, Registrations, advertised};
-use super::remote_drain::{self, RemoteDrain};
-use super::shutdown::LAME_DUCK;
+use super::ProtocolHandler;
+use super::registration::Entry;
+use super::remote_drain::RemoteDrain;
 use super::statistics::Statistics;
-use super::table::Table;
-use super::{AcceptEnd, Accepting, Inner, ProtocolHandler, Server, accept_loop};
 use crate::balance::BackendInfo;
 use crate::connection::Peer;
 use crate::discover::Register;
 use crate::error::ConfigError;
 use crate::handler::Handler;
 use crate::limits::Limits;
-use crate::logs::{LogConfig, Logs};
+use crate::logs::LogConfig;
 use crate::path::check_label;
-use crate::serve::Routes;
-use crate::stats::Registry;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
-use crate::totals::Totals;
-#[cfg(all(unix, feature = "inherit"))]
-use crate::transport::Passable;
-use crate::transport::{Listener, MemoryConnector, ProxyProtocol, ToEndpoint, memory};
+use crate::transport::ProxyProtocol;
 
-/// Divisor of `max_connections`: unless `max_connections_per_peer` is set, one peer leaves one of
-/// this many shares to others.
-const SHARES: usize = 16;
-
-/// The configuration of a [`Server`]: its handlers and options. Created by [`Server::builder`].
+/// The configuration of a [`Server`](crate::Server): its handlers and options. Created by
+/// [`Server::builder`](crate::Server::builder).
 pub struct ServerBuilder {
-    handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
-    fallback: Option<Arc<dyn Handler>>,
-    problem: Option<ConfigError>,
-    limits: Limits,
-    announce: Value,
-    max_connections: usize,
-    max_connections_per_peer: Option<usize>,
-    max_running_calls: usize,
-    max_total_bytes: usize,
-    max_connection_age: Option<Duration>,
-    max_connection_grace: Duration,
-    proxy_protocol: Option<ProxyProtocol>,
-    reuse_port: bool,
-    on_shutdown: OnShutdown,
-    readiness: Readiness,
-    registries: Vec<Entry>,
-    lame_duck: Option<Duration>,
-    log: LogConfig,
-    fallback_protocol: Option<Arc<dyn ProtocolHandler>>,
-    extension: Option<Box<dyn Any + Send + Sync>>,
-    statistics: Option<Arc<Statistics>>,
-    remote_drain: Option<Arc<RemoteDrain>>,
+    pub(super) handlers: HashMap<Box<[u8]>, Arc<dyn Handler>>,
+    pub(super) fallback: Option<Arc<dyn Handler>>,
+    pub(super) problem: Option<ConfigError>,
+    pub(super) limits: Limits,
+    pub(super) announce: Value,
+    pub(super) max_connections: usize,
+    pub(super) max_connections_per_peer: Option<usize>,
+    pub(super) max_running_calls: usize,
+    pub(super) max_total_bytes: usize,
+    pub(super) max_connection_age: Option<Duration>,
+    pub(super) max_connection_grace: Duration,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    pub(super) reuse_port: bool,
+    pub(super) on_shutdown: OnShutdown,
+    pub(super) readiness: Readiness,
+    pub(super) registries: Vec<Entry>,
+    pub(super) lame_duck: Option<Duration>,
+    pub(super) log: LogConfig,
+    pub(super) fallback_protocol: Option<Arc<dyn ProtocolHandler>>,
+    pub(super) extension: Option<Box<dyn Any + Send + Sync>>,
+    pub(super) statistics: Option<Arc<Statistics>>,
+    pub(super) remote_drain: Option<Arc<RemoteDrain>>,
     #[cfg(feature = "tls")]
-    tls: Option<ServerTls>,
+    pub(super) tls: Option<ServerTls>,
     #[cfg(feature = "tls")]
-    also_plain: bool,
+    pub(super) also_plain: bool,
 }
 
 /// The hooks that run when a shutdown begins.
@@ -277,7 +264,7 @@ impl ServerBuilder {
     /// The server registers once it listens, in the background. If the registry cannot be reached,
     /// the server still starts, logs a warning, and tries again with growing pauses of up to 30 s:
     /// otherwise an outage of the registry would stop servers that clients already know from being
-    /// restarted. [`Server::registered`] waits for it. A [shutdown](Server::shutdown) begins with
+    /// restarted. [`Server::registered`](crate::Server::registered) waits for it. A [shutdown](crate::Server::shutdown) begins with
     /// the removal.
     #[must_use]
     pub fn register(
@@ -295,7 +282,7 @@ impl ServerBuilder {
     /// Sets the time for which a server that is shut down still accepts and serves after it has
     /// been removed from its registries, so that clients and load balancers can learn of it.
     /// Default: 5 s with [`register`](Self::register), otherwise zero. At most half of the limit of
-    /// the [shutdown](Server::shutdown), less the time that the removal took.
+    /// the [shutdown](crate::Server::shutdown), less the time that the removal took.
     #[must_use]
     pub fn lame_duck(mut self, time: Duration) -> Self {
         self.lame_duck = Some(time);
@@ -311,7 +298,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Adds a condition for the server to be [ready](Server::is_ready), such as a connection to the
+    /// Adds a condition for the server to be [ready](crate::Server::is_ready), such as a connection to the
     /// database. It is evaluated on every check, so it should be quick and must not block. Default:
     /// none; with several, all must hold.
     #[must_use]
@@ -378,7 +365,7 @@ impl ServerBuilder {
     }
 
     /// Lets the peers for which `may_drain` returns `true` end the server: a request on the path
-    /// `/sys/drain`, as `iq drain` sends it, begins a [shutdown](Server::shutdown) with this
+    /// `/sys/drain`, as `iq drain` sends it, begins a [shutdown](crate::Server::shutdown) with this
     /// `limit`. Default: nobody may, and there is no such path. Peers that may not get the code
     /// PERMISSION_DENIED.
     ///
@@ -387,8 +374,8 @@ impl ServerBuilder {
     /// get the same; dropping them does not end the shutdown. The peer of a request that a gateway
     /// forwards is the gateway. At most 16 peers can wait for the end at the same time.
     ///
-    /// Whoever waits for the end of the server, by [`stopped`](Server::stopped),
-    /// [`serve_until`](Server::serve_until) or `shutdown_on_signal`, then returns as after any
+    /// Whoever waits for the end of the server, by [`stopped`](crate::Server::stopped),
+    /// [`serve_until`](crate::Server::serve_until) or `shutdown_on_signal`, then returns as after any
     /// shutdown.
     ///
     /// ```
@@ -429,199 +416,6 @@ impl ServerBuilder {
     pub fn also_plain(mut self, also_plain: bool) -> Self {
         self.also_plain = also_plain;
         self
-    }
-
-    /// Listens on `host:port`, `unix:/path`, `unix:@name` or a
-    /// [`SocketAddr`](std::net::SocketAddr), and starts the server; with port 0 the system chooses
-    /// the port, see [`Server::local_addr`].
-    ///
-    /// # Errors
-    ///
-    /// Fails if the address cannot be listened on, or the configuration cannot work.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped before it is ready, nothing listens.
-    pub async fn bind(self, target: impl ToEndpoint) -> io::Result<Server> {
-        let endpoint = target
-            .to_endpoint()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let listener = Listener::bind_with(&endpoint, self.reuse_port).await?;
-        self.serve(listener)
-    }
-
-    /// Starts the server on an existing listener: tokio's `TcpListener` or `UnixListener`, or any
-    /// [`Listener`]. Sockets of the standard library are converted to tokio's with `from_std`; for
-    /// those passed by a service manager see `listen_on_inherited`.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the configuration cannot work.
-    pub fn listen_on(self, listener: impl Into<Listener>) -> io::Result<Server> {
-        self.serve(listener.into())
-    }
-
-    /// Starts the server on the listening socket of this name that a service manager, such as
-    /// systemd, or a predecessor has passed to this process:
-    /// [`Listener::inherited_named`](crate::transport::Listener::inherited_named). Needs the
-    /// feature `inherit`, on Unix.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no such socket, or the configuration cannot work.
-    #[cfg(all(unix, feature = "inherit"))]
-    pub fn listen_on_inherited(self, name: &str) -> io::Result<Server> {
-        self.serve(Listener::inherited_named(name)?)
-    }
-
-    /// Like [`listen_on_inherited`](Self::listen_on_inherited) if listening sockets were passed to
-    /// this process, else like [`bind`](Self::bind): for programs that are started by hand first,
-    /// and then by a predecessor (`Handover`). Needs the feature `inherit`, on Unix.
-    ///
-    /// # Errors
-    ///
-    /// Like both. If sockets were passed, but none with this name, it fails rather than to bind.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped before it is ready, nothing listens.
-    #[cfg(all(unix, feature = "inherit"))]
-    pub async fn inherit_or_bind(self, name: &str, target: impl ToEndpoint) -> io::Result<Server> {
-        match Listener::has_inherited()? {
-            true => self.listen_on_inherited(name),
-            false => self.bind(target).await,
-        }
-    }
-
-    /// Starts the server in memory, for tests: clients connect through the second value.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the configuration cannot work.
-    pub fn in_memory(self) -> io::Result<(Server, MemoryConnector)> {
-        let (connector, listener) = memory();
-        Ok((self.serve(listener.into())?, connector))
-    }
-
-    /// Rejects a configuration that cannot work.
-    fn check(&self) -> Result<(), ConfigError> {
-        let per_peer = self.max_connections_per_peer.unwrap_or(usize::MAX);
-        let counts = [
-            ("max_connections", self.max_connections),
-            ("max_connections_per_peer", per_peer),
-            ("max_running_calls", self.max_running_calls),
-        ];
-        for (option, count) in counts {
-            ConfigError::check_count(option, count, 1..=usize::MAX)?;
-        }
-        if let Some(age) = self.max_connection_age {
-            ConfigError::check_time("max_connection_age", age)?;
-        }
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            ConfigError::check_time("handshake_timeout", tls.handshake_limit())?;
-        }
-        ConfigError::check_fields("announce", &self.announce)?;
-        self.limits.check()
-    }
-
-    fn serve(mut self, listener: Listener) -> io::Result<Server> {
-        if let Some(statistics) = self.statistics.clone() {
-            for (path, handler) in statistics.handlers() {
-                self = self.route(path, handler);
-            }
-        }
-        if let Some(drain) = self.remote_drain.clone() {
-            self = self.route(remote_drain::DRAIN, remote_drain::PathHandler(drain));
-        }
-        if let Some(problem) = self.problem {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-        }
-        self.check()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        if let Some(handler) = &self.fallback_protocol {
-            handler.check()?;
-        }
-        #[cfg(feature = "tls")]
-        let tls = match (self.tls, &self.fallback_protocol) {
-            (Some(tls), Some(handler)) => Some(tls.or_alpn(handler.alpn())),
-            (tls, _) => tls,
-        };
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &tls {
-            tls.check()?;
-        }
-        let (local_addr, describe) = (listener.local_addr(), listener.describe());
-        let registries = self.registries.into_iter().map(|Entry { registry, info }| {
-            Ok((registry, advertised(info, local_addr, &describe)?))
-        });
-        let registries = registries
-            .collect::<Result<Vec<_>, ConfigError>>()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let default_lame_duck = match registries.is_empty() {
-            true => Duration::ZERO,
-            false => LAME_DUCK,
-        };
-        #[cfg(all(unix, feature = "inherit"))]
-        let socket = Mutex::new(Passable::of(&listener)?);
-        let paths = self.handlers.keys().map(|path| &path[..]);
-        let stats = Registry::of_server(paths, self.statistics.is_some());
-        let routes = Arc::new(Routes {
-            handlers: self.handlers,
-            fallback: self.fallback,
-            shutting_down: AtomicBool::new(false),
-        });
-        let inner = Arc::new(Inner {
-            routes,
-            stats,
-            statistics: self.statistics,
-            remote_drain: self.remote_drain,
-            totals: Totals::new(self.max_running_calls, self.max_total_bytes),
-            limits: Arc::new(self.limits),
-            announce: Arc::new(self.announce),
-            max_connections: self.max_connections,
-            max_connection_age: self.max_connection_age.filter(|&age| age < Duration::MAX),
-            max_connection_grace: self.max_connection_grace,
-            max_connections_per_peer: self
-                .max_connections_per_peer
-                .unwrap_or(self.max_connections - self.max_connections / SHARES),
-            #[cfg(feature = "tls")]
-            tls,
-            #[cfg(feature = "tls")]
-            also_plain: self.also_plain,
-            fallback_protocol: self.fallback_protocol,
-            extension: self.extension,
-            proxy_protocol: self.proxy_protocol,
-            on_shutdown: self.on_shutdown,
-            readiness: self.readiness,
-            registrations: Registrations::start(registries),
-            lame_duck: self.lame_duck.unwrap_or(default_lame_duck),
-            is_unready: AtomicBool::new(false),
-            has_manager: AtomicBool::new(false),
-            #[cfg(all(unix, feature = "inherit"))]
-            socket,
-            logs: Arc::new(Logs::new(self.log)),
-            leaving: watch::Sender::new(false),
-            accept: OnceLock::new(),
-            table: Mutex::new(Table::new()),
-            changed: Notify::new(),
-        });
-        if let Some(statistics) = &inner.statistics {
-            statistics.begin(&inner);
-        }
-        let end = AcceptEnd(Arc::clone(&inner));
-        let accept = tokio::spawn(accept_loop(Accepting { listener, end })).abort_handle();
-        // The cell is new, so this sets it.
-        let _ = inner.accept.set(accept);
-        // Only now, because a shutdown ends that task.
-        if let Some(drain) = &inner.remote_drain {
-            drain.begin(&inner);
-        }
-        Ok(Server {
-            inner,
-            local_addr,
-            describe,
-        })
     }
 }
 

@@ -6,7 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{ConnectionGuard, Inner};
+use super::Inner;
+use super::accept::ConnectionGuard;
 use crate::clock;
 use crate::connection::Peer;
 use crate::stats::Snapshot;
