@@ -5,8 +5,9 @@
 //! the network and the clock); commands (from the application); `poll_event` and `take_output`
 //! (out). **After every `handle_*` or command, drain the events and the output before sleeping.**
 //!
-//! The server's handling of requests is in `server.rs`, the client's handling of replies in
-//! `client.rs`; everything else is the same for both sides.
+//! The server's handling of requests is in `requests.rs`, and that of their turns and replies in
+//! `turns.rs`; the client's handling of replies is in `client.rs`. Everything else is the same for
+//! both sides.
 
 pub(crate) mod calls;
 mod channel;
@@ -21,12 +22,14 @@ mod outbox;
 pub(crate) mod parts;
 mod queue;
 mod request_path;
+mod requests;
 mod round_trip;
 mod server;
 pub(crate) mod slots;
 pub(crate) mod stream;
 pub(crate) mod stream_state;
 mod timers;
+mod turns;
 
 #[cfg(test)]
 mod tests;
