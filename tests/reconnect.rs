@@ -332,6 +332,40 @@ async fn the_next_call_after_a_loss_makes_a_new_connection() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_not_sent_is_made_again_though_its_reply_is_taken_in_parts() {
+    let (listener, addr) = listener().await;
+    let config = iip_core::Client::builder().hello(serde_json::json!({}));
+    let config = config.timeout(LONG).max_channels(1);
+    let connect = spawn(config.connect(addr.to_string()));
+    let mut go = GoLike::accept(&listener).await;
+    go.open(1).await;
+    let client = within("connecting", connect).await.unwrap().unwrap();
+    let sent = started(client.request("/sent", "x")).await;
+    go.take(1).await;
+    let waiting = started(client.stream_with("/parts", "x", iip_core::CallOptions::new())).await;
+    go.peer.reset().await;
+    within("the error", sent.finish()).await.unwrap_err();
+    let serve = async {
+        let mut go = GoLike::accept(&listener).await;
+        go.open(1).await;
+        let channel = go.peer.frame().await.channel;
+        for (status, data) in [(4, "first"), (7, "last")] {
+            let part = RawFrame::new(status, "/parts", channel, data);
+            go.peer.send_frame(&part).await;
+        }
+        go
+    };
+    let (reply, _go) = within("a reply", async { tokio::join!(waiting.finish(), serve) }).await;
+    let mut parts = reply.unwrap();
+    for part in ["first", "last"] {
+        assert!(!parts.is_ended());
+        assert_eq!(parts.next().await.unwrap().unwrap(), part);
+    }
+    assert!(parts.is_ended());
+    assert!(parts.next().await.is_none());
+}
+
+#[tokio::test]
 async fn a_server_that_closes_while_a_call_connects_fails_that_call_before_it_is_sent() {
     let (listener, client) = lazy(Client::builder()).await;
     let work = WorkClient::new(client);

@@ -1,6 +1,5 @@
 //! Bodies: that of a reply, and the collection of that of a request within its limits.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -40,8 +39,25 @@ pub(crate) struct ReplyBody {
 /// A body that is made while it is sent. Dropping it ends what makes it.
 pub(crate) trait BodyStream: Send {
     /// Returns the next part; `None` once there are no more. It is asked only when the client takes
-    /// a part.
-    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
+    /// a part. After an error, nothing more is asked for.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>>;
+}
+
+/// The end of a body before it is complete. The client sees that it is not complete: the connection
+/// is closed, or the stream of HTTP/2 is reset.
+#[derive(Debug, thiserror::Error)]
+#[error("a reply was cut off: {cause}")]
+pub(crate) struct Cut {
+    /// The cause, which is not sent.
+    cause: String,
+}
+
+impl Cut {
+    pub(crate) fn new(cause: &impl ToString) -> Self {
+        Self {
+            cause: cause.to_string(),
+        }
+    }
 }
 
 impl ReplyBody {
@@ -53,7 +69,13 @@ impl ReplyBody {
     }
 
     pub(crate) fn stream(stream: impl BodyStream + 'static) -> Self {
+        Self::begun(Bytes::new(), stream)
+    }
+
+    /// A body of `begun` followed by the parts of `stream`.
+    pub(crate) fn begun(begun: Bytes, stream: impl BodyStream + 'static) -> Self {
         Self {
+            rest: begun,
             stream: Some(Box::new(stream)),
             ..Self::default()
         }
@@ -70,7 +92,7 @@ impl ReplyBody {
         self.record = self.stream.is_some().then(|| Box::new(record));
     }
 
-    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(None);
         };
@@ -83,10 +105,16 @@ impl ReplyBody {
             }
         }
         match &part {
-            Poll::Ready(Some(part)) => {
+            Poll::Ready(Some(Ok(part))) => {
                 if let Some(record) = &mut self.record {
                     record.sent += part.len();
                 }
+            }
+            Poll::Ready(Some(Err(cut))) => {
+                if let Some(record) = &mut self.record {
+                    record.cause = Some(cut.to_string());
+                }
+                (self.stream, self.record) = (None, None);
             }
             Poll::Ready(None) => (self.stream, self.record) = (None, None),
             Poll::Pending => {}
@@ -106,15 +134,15 @@ impl fmt::Debug for ReplyBody {
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Cut;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if self.rest.is_empty() {
             let part = self.poll_stream(cx);
-            return part.map(|part| part.map(|part| Ok(Frame::data(part))));
+            return part.map(|part| part.map(|part| part.map(Frame::data)));
         }
         if let Some(running) = &mut self.running {
             running.progress();
@@ -209,32 +237,55 @@ pub(crate) async fn collect(
         return Err(too_large(max));
     }
     let mut progress = Progress::new(limits);
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    // The announced size is the word of the client: no more than 64 KiB are believed.
+    let announced = usize::try_from(announced).unwrap_or(0).min(FREE_BYTES);
+    let mut received = Joined::default();
     let mut share = Share::new(buffered, limits);
     while let Some(part) = progress.next(&mut body).await? {
-        let length = first.len() + rest.len() + part.len();
+        let length = received.len() + part.len();
         if length > max {
             return Err(too_large(max));
         }
         share.hold(length)?;
-        if first.is_empty() && rest.is_empty() {
-            first = part;
-            continue;
-        }
-        if rest.is_empty() {
-            // The announced size is the word of the client: no more than 64 KiB are believed.
-            let announced = usize::try_from(announced).unwrap_or(0).min(FREE_BYTES);
-            rest.reserve(announced.max(length));
-            rest.extend_from_slice(&std::mem::take(&mut first));
-        }
-        rest.extend_from_slice(&part);
+        received.push(part, announced);
     }
-    Ok(if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    })
+    Ok(received.into_bytes())
+}
+
+/// Parts that are joined. A single one is not copied.
+#[derive(Default)]
+pub(crate) struct Joined {
+    /// The only part so far.
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Joined {
+    pub(crate) fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    /// Adds a part. `expected` is the size that all of them may have.
+    pub(crate) fn push(&mut self, part: Bytes, expected: usize) {
+        if self.len() == 0 {
+            self.first = part;
+            return;
+        }
+        if self.rest.is_empty() {
+            self.rest.reserve(expected.max(self.len() + part.len()));
+            self.rest
+                .extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&part);
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        if self.rest.is_empty() {
+            self.first
+        } else {
+            self.rest.freeze()
+        }
+    }
 }
 
 fn too_large(max: usize) -> Failure {

@@ -22,6 +22,9 @@ use crate::typed::{Api, TypedOptions};
 /// The number of requests after which a group looks again at what its backends are.
 const LOOK_AGAIN: u32 = 1024;
 
+/// Maximum size of the replies of a connection that clients have not taken yet.
+const REPLY_BYTES: usize = 256 << 20;
+
 /// The dialect that the backends of a group understand.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
@@ -180,10 +183,10 @@ impl Group {
 
     /// Creates the client for a worker. It connects with its first call.
     fn client(&self) -> Result<Client, String> {
-        // The gateway has its own limit for bodies, and a Go server may send 16 MiB.
-        let mut builder = Client::builder()
-            .timeout(self.timeout)
-            .limits(Limits::default());
+        // Messages keep their default limit: the gateway has its own for bodies, and a Go server
+        // may send 16 MiB.
+        let limits = Limits::default().max_buffered_bytes(REPLY_BYTES);
+        let mut builder = Client::builder().timeout(self.timeout).limits(limits);
         if self.dialect == Dialect::Auto {
             builder = builder.hello(json!({}));
         }

@@ -59,6 +59,7 @@ mod group;
 mod header_map;
 mod http;
 mod io;
+mod large_reply;
 mod limits;
 mod listen;
 pub mod live;

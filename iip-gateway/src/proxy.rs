@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Response, StatusCode};
+use hyper::{Response, StatusCode, Version};
 use iip_core::CallOptions;
 
 use crate::body::{self, ReplyBody};
@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::gateway::{Config, Worker};
 use crate::group::RawBackends;
 use crate::header_map::append_packed;
+use crate::large_reply::{self, LargeReply};
 use crate::record::Record;
 use crate::request::{HEADERS_PARAMETER, METHOD_PARAMETER};
 use crate::service::Exchange;
@@ -53,12 +54,31 @@ pub(crate) async fn call(
     } else {
         body
     };
-    let reply = backends.client.request_with(&path, body, options).await;
-    let reply = reply.map_err(|error| Failure::of_call(&error))?;
+    let failed = |error| Failure::of_call(&error);
+    // HTTP/1.0 ends a body of unknown length with the connection: one that is cut off would look
+    // complete.
+    if parts.version < Version::HTTP_11 {
+        let reply = backends.client.request_with(&path, body, options).await;
+        return whole(reply.map_err(failed)?, are_ours);
+    }
+    let reply = backends.client.stream_with(&path, body, options).await;
+    let mut reply = reply.map_err(failed)?;
+    let begun = large_reply::beginning(&mut reply).await.map_err(failed)?;
+    if reply.is_ended() {
+        return whole(begun, are_ours);
+    }
+    let content_type = type_of(&begun);
+    let rest = LargeReply::new(reply, backends.group.call_timeout());
+    Ok(response_of(ReplyBody::begun(begun, rest), content_type))
+}
+
+/// Returns a reply that has arrived to its end, or the failure that it contains.
+fn whole(reply: Bytes, are_ours: bool) -> Result<Response<ReplyBody>, Failure> {
     if are_ours && let Some(failure) = Failure::of_reply(&reply) {
         return Err(failure);
     }
-    Ok(response_of(reply))
+    let content_type = type_of(&reply);
+    Ok(response_of(ReplyBody::new(reply), content_type))
 }
 
 /// Returns the path of IIP: the target as it was received, with the headers as a parameter. For
@@ -106,12 +126,11 @@ fn path_of(parts: &Parts, are_ours: bool) -> Result<String, Failure> {
     Ok(path)
 }
 
-fn response_of(reply: Bytes) -> Response<ReplyBody> {
+fn response_of(body: ReplyBody, content_type: &'static str) -> Response<ReplyBody> {
     const TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
-    let content_type = HeaderValue::from_static(type_of(&reply));
-    let mut response = Response::new(ReplyBody::new(reply));
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -1,12 +1,14 @@
 //! The helpers that the tests share: a backend, a gateway before it, and a client that sends bytes.
 
 use std::future::Future;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use iip_core::{HandlerError, Request, Response, Server, handler_fn};
-use iip_gateway::{Dialect, Gateway, GatewayBuilder, Group, Route};
+use iip_gateway::{AccessLog, Dialect, Gateway, GatewayBuilder, Group, LogFormat, Route};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -33,6 +35,47 @@ pub(crate) async fn passes(time: Duration) {
 pub(crate) async fn all_run() {
     for _ in 0..1000 {
         tokio::task::yield_now().await;
+    }
+}
+
+/// The lines of an access log, in memory.
+#[derive(Clone, Default)]
+pub(crate) struct LogLines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LogLines {
+    /// The log that writes them.
+    pub(crate) fn log(&self, format: LogFormat) -> AccessLog {
+        AccessLog::writer(self.clone(), format).unwrap()
+    }
+
+    /// Waits for so many lines.
+    pub(crate) async fn take(&self, count: usize) -> Vec<String> {
+        let lines = || {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        until("the lines of the log", || lines().len() >= count).await;
+        lines()
+    }
+
+    /// Waits for so many lines of JSON.
+    pub(crate) async fn json(&self, count: usize) -> Vec<Value> {
+        let lines = self.take(count).await;
+        let lines = lines.iter();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 }
 

@@ -1,14 +1,14 @@
 //! Configurations that are replaced, and the end of a gateway.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use iip_gateway::{AccessLog, BuildError, Gateway, Group, Limits, LogFormat, Route};
+use iip_gateway::{BuildError, Gateway, Group, Limits, LogFormat, Route};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::common::{Backend, GUARD, Http, ask, before, bound, get, passes, post, until, within};
+use crate::common::{
+    Backend, GUARD, Http, LogLines, ask, before, bound, get, passes, post, until, within,
+};
 
 #[tokio::test]
 async fn a_replaced_configuration_applies_to_the_next_request() {
@@ -116,39 +116,11 @@ async fn requests_that_take_too_long_are_interrupted_at_the_end() {
     assert_eq!(gateway.connections(), 0);
 }
 
-/// A writer into memory.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    /// Waits for so many lines.
-    async fn take(&self, count: usize) -> Vec<String> {
-        let lines = || {
-            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-            text.lines().map(str::to_owned).collect::<Vec<_>>()
-        };
-        until("the lines of the log", || lines().len() >= count).await;
-        lines()
-    }
-}
-
 #[tokio::test]
 async fn each_request_has_a_line_in_the_access_log() {
     let backend = Backend::new().await;
-    let lines = Lines::default();
-    let log = AccessLog::writer(lines.clone(), LogFormat::Json).unwrap();
-    let builder = before(&backend).access_log(log);
+    let lines = LogLines::default();
+    let builder = before(&backend).access_log(lines.log(LogFormat::Json));
     let (_gateway, address) = bound(builder).await;
     ask(address, post("/echo?a=\x7fb", "12345")).await;
     ask(address, post("/echo?a=b", "12345")).await;
@@ -156,11 +128,7 @@ async fn each_request_has_a_line_in_the_access_log() {
     gone.send(get("/wait")).await;
     until("the request", || backend.seen().len() == 2).await;
     drop(gone);
-    let lines = lines.take(2).await;
-    let lines: Vec<Value> = lines
-        .iter()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = lines.json(2).await;
     let line = |line: &Value| {
         let texts = ["method", "target", "group"].map(|key| line[key].as_str().unwrap().to_owned());
         let numbers = ["status", "received", "sent"].map(|key| line[key].as_u64().unwrap());
@@ -176,9 +144,9 @@ async fn each_request_has_a_line_in_the_access_log() {
 #[tokio::test]
 async fn lines_of_text_have_no_control_characters() {
     let backend = Backend::new().await;
-    let lines = Lines::default();
-    let log = AccessLog::writer(lines.clone(), LogFormat::Text).unwrap();
-    let (_gateway, address) = bound(before(&backend).access_log(log)).await;
+    let lines = LogLines::default();
+    let builder = before(&backend).access_log(lines.log(LogFormat::Text));
+    let (_gateway, address) = bound(builder).await;
     ask(address, "GET /echo HTTP/1.1\r\nHost: \u{202e}a\r\n\r\n").await;
     let line = lines.take(1).await.remove(0);
     assert!(

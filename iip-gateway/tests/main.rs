@@ -9,6 +9,7 @@ mod backends;
 mod common;
 mod configuration;
 mod http2;
+mod large_replies;
 mod lifecycle;
 mod limits;
 mod live;

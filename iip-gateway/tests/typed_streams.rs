@@ -1,13 +1,11 @@
 //! Streams of typed services: events, lines, and request bodies of lines.
 
-use std::io::{Read, Write};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use iip_gateway::{AccessLog, Gateway, Group, LogFormat, Route, TypedOptions};
+use iip_gateway::{Gateway, Group, LogFormat, Route, TypedOptions};
 
-use crate::common::{GUARD, Http, all_run, ask, bound, passes, within};
+use crate::common::{GUARD, Http, LogLines, all_run, ask, bound, passes, within};
 use crate::shop::{Order, Shop, call, problem};
 
 const EVENTS: &str = "Accept: text/event-stream\r\n";
@@ -324,26 +322,11 @@ async fn a_shutdown_interrupts_subscriptions_and_waits_for_other_streams() {
     assert!(within("the end", ended).await.unwrap());
 }
 
-/// A log in memory.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_log_has_the_sizes_of_streams() {
     let shop = Shop::new().await;
-    let written = Written::default();
-    let log = AccessLog::writer(written.clone(), LogFormat::Json).unwrap();
+    let lines = LogLines::default();
+    let log = lines.log(LogFormat::Json);
     let group = Group::new(shop.server.target()).typed(TypedOptions::new());
     let builder = Gateway::builder()
         .group("shop", group)
@@ -353,18 +336,7 @@ async fn the_log_has_the_sizes_of_streams() {
     let summed = chunked("sum", &["{\"factor\":1}\n", "1\n2\n"]);
     assert_eq!(ask(address, summed).await.body, "3");
     gateway.shutdown(Duration::from_secs(10)).await;
-    let mut text = String::new();
-    written
-        .0
-        .lock()
-        .unwrap()
-        .as_slice()
-        .read_to_string(&mut text)
-        .unwrap();
-    let lines: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = lines.json(2).await;
     let sizes: Vec<_> = lines
         .iter()
         .map(|line| (&line["received"], &line["sent"]))

@@ -1,10 +1,12 @@
 //! The chunks of a reply, and a channel that is leased to one caller.
 
-use std::time::Duration;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::pick::{CallTracker, Picked, outcome_of};
+use super::pick::{CallTracker, Picked};
 use crate::balance::Outcome;
 use crate::body::Body;
 use crate::clock;
@@ -17,17 +19,33 @@ use crate::proto::calls::Start;
 
 /// The parts of a streamed reply, in order. Dropping it cancels the call.
 ///
-/// Parts that are not taken are held in memory, up to the option `max_message_bytes` of
-/// [`Limits`](crate::Limits).
+/// Parts that are not taken are held in memory, up to the options `max_message_bytes` and
+/// `max_buffered_bytes` of [`Limits`](crate::Limits); beyond them the call fails, because the
+/// protocol cannot slow down a single reply.
 #[derive(Debug)]
 pub struct ReplyParts {
     call: Call,
+    /// The first part, if it has arrived already.
+    first: Option<Bytes>,
     ended: bool,
 }
 
 impl ReplyParts {
     pub(crate) fn new(call: Call) -> Self {
-        Self { call, ended: false }
+        Self {
+            call,
+            first: None,
+            ended: false,
+        }
+    }
+
+    /// Creates the parts of a reply whose first one has arrived.
+    pub(crate) fn begun(call: Call, first: Bytes) -> Self {
+        Self {
+            ended: call.id().is_none(),
+            call,
+            first: Some(first),
+        }
     }
 
     /// Returns the next part; `None` after the last.
@@ -43,27 +61,36 @@ impl ReplyParts {
     ///
     /// Can be dropped and called again; no part is lost.
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Polls for the next part, like [`next`](Self::next).
+    ///
+    /// # Errors
+    ///
+    /// See [`next`](Self::next).
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         if self.ended {
-            return None;
+            return Poll::Ready(None);
         }
-        let next = std::future::poll_fn(|cx| {
-            self.call.poll_slot(cx, |proto, slot| {
-                if let Some(part) = slot.take_part(proto) {
-                    return Some(((Ok(part), false), false));
-                }
-                slot.take_outcome().map(|outcome| ((outcome, true), true))
-            })
-        });
-        let (part, last) = match next.await {
-            Ok(next) => next,
-            Err(error) => (Err(error), true),
-        };
-        self.ended = last;
-        if last {
-            let outcome = part.as_ref().map_or_else(outcome_of, |_| Outcome::Untimed);
-            self.call.end_tracking(|| outcome);
-        }
-        Some(part.map_err(|error| self.call.explain(error)))
+        let part = ready!(self.call.poll_part(cx, Outcome::Untimed));
+        self.ended = self.call.id().is_none();
+        Poll::Ready(Some(part))
+    }
+
+    /// Sets the deadline of the call, which applies from now on. It includes the last part of the
+    /// reply.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.call.set_deadline(deadline);
+    }
+
+    /// Returns `true` if the last part was returned, or an error.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended && self.first.is_none()
     }
 }
 
@@ -98,7 +125,7 @@ impl Channel {
         mut call: Call,
         timeout: Duration,
     ) -> Result<Self, CallError> {
-        let id = std::future::poll_fn(|cx| {
+        let id = poll_fn(|cx| {
             call.poll_slot(cx, |_, slot| match slot.leased() {
                 // The slot is released, and the lease is not: it ends with the returned value.
                 Some(channel) => Some((Ok(channel), true)),

@@ -334,6 +334,25 @@ impl Client {
         }
     }
 
+    /// Like [`request_with`](Self::request_with), but receives the reply in parts, as its frames
+    /// arrive. Ready once the first part has arrived.
+    ///
+    /// # Errors
+    ///
+    /// See [`request`](Self::request); errors after the first part come with the parts.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the parts, cancels the call.
+    pub fn stream_with<'a>(
+        &'a self,
+        path: &'a str,
+        body: impl Into<Body>,
+        options: CallOptions,
+    ) -> impl Future<Output = Result<ReplyParts, CallError>> + Send {
+        Request::new(self, path, body.into(), options).into_parts()
+    }
+
     /// Calls `path` with a stream of bytes in each direction, where `first` is the beginning of the
     /// outgoing one. Only servers that understand such calls support them, which a Go server does
     /// not; therefore the client must send a [hello](ClientBuilder::hello).

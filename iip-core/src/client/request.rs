@@ -7,12 +7,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::chunks::ReplyParts;
 use super::pick::{NotPicked, PickArgs, Picked};
 use super::{CallOptions, Client, Moves};
+use crate::balance::Outcome;
 use crate::body::{Body, Data};
 use crate::connection::{Call, CallTimes};
-use crate::error::CallError;
+use crate::error::{CallError, CallErrorKind};
 use crate::path::callable;
+use crate::proto::Mode;
 
 /// The future that waits for a connection. Boxed, because calls rarely have to wait and their
 /// future stays small.
@@ -23,12 +26,14 @@ type Connecting<'a> =
 /// on another connection.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// A raw call from its beginning; returned by [`Client::request`].
+/// A raw call from its beginning; returned by [`Client::request`]. Its output is the reply, or the
+/// first part of one that is taken in parts.
 pub(crate) struct Request<'a> {
     client: &'a Client,
     path: &'a str,
     body: Body,
     options: CallOptions,
+    mode: Mode,
     moves: Moves,
     state: RequestState<'a>,
 }
@@ -49,8 +54,20 @@ impl<'a> Request<'a> {
             path,
             body,
             options,
+            mode: Mode::Whole,
             moves: Moves::default(),
             state: RequestState::New,
+        }
+    }
+
+    /// Makes the call, and takes the reply in parts.
+    pub(crate) async fn into_parts(mut self) -> Result<ReplyParts, CallError> {
+        self.mode = Mode::Parts;
+        let first = (&mut self).await?;
+        match self.state {
+            RequestState::Started { call, .. } => Ok(ReplyParts::begun(call, first)),
+            // Only a call that was started has a reply.
+            _ => Err(CallError::not_sent(CallErrorKind::Closed)),
         }
     }
 
@@ -58,7 +75,8 @@ impl<'a> Request<'a> {
         let (path, deadline) = (callable(self.path), times.deadline);
         let mut call = Call::new(picked.connection, times);
         call.track(picked.tracker);
-        call.start_now(cx, path, &mut Kept::new(&mut self.body), deadline);
+        let body = &mut Kept::new(&mut self.body);
+        call.start_now(cx, path, self.mode, body, deadline);
         self.state = RequestState::Started { call, deadline };
     }
 
@@ -111,7 +129,11 @@ impl Future for Request<'_> {
                 RequestState::Started { call, deadline } => {
                     // The poll takes this error away.
                     let unbegun = call.failure().is_some();
-                    let error = match ready!(Pin::new(&mut *call).poll(cx)) {
+                    let polled = match this.mode {
+                        Mode::Parts => call.poll_part(cx, Outcome::Success),
+                        _ => Pin::new(&mut *call).poll(cx),
+                    };
+                    let error = match ready!(polled) {
                         Ok(reply) => return Poll::Ready(Ok(reply)),
                         Err(error) => this.moves.failed(error, call),
                     };

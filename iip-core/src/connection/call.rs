@@ -167,7 +167,7 @@ impl Call {
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<(), E> {
         Encoded::with(encode, |data| {
-            self.start_now(cx, Ok(path.as_str()), data, deadline);
+            self.start_now(cx, Ok(path.as_str()), Mode::Whole, data, deadline);
         })
     }
 
@@ -180,7 +180,8 @@ impl Call {
         deadline: Instant,
         body: impl Into<Body>,
     ) {
-        self.start_now(cx, Ok(path.as_str()), &mut body.into(), deadline);
+        let (path, body) = (Ok(path.as_str()), &mut body.into());
+        self.start_now(cx, path, Mode::Whole, body, deadline);
     }
 
     /// Starts the call as a one-way request, see [`Client::send`](crate::Client::send): it ends
@@ -209,10 +210,11 @@ impl Call {
         &mut self,
         cx: &Context<'_>,
         path: Result<&str, CallErrorKind>,
+        mode: Mode,
         data: &mut impl Data,
         deadline: Instant,
     ) {
-        let start = Start::new(Mode::Whole, self.connected, deadline);
+        let start = Start::new(mode, self.connected, deadline);
         self.start(path, &start, data, Some(cx.waker()));
         // A call that failed at once has no slot, and thus no waker.
         self.registered = self.id.is_some();
@@ -294,6 +296,37 @@ impl Call {
     /// Returns the id of the call, until the outcome was taken.
     pub(crate) fn id(&self) -> Option<CallId> {
         self.id
+    }
+
+    /// Sets the deadline of the call, which applies from now on.
+    pub(crate) fn set_deadline(&self, deadline: Instant) {
+        if let Some(id) = self.id {
+            self.shared
+                .command(|state| state.calls.set_deadline(id, deadline));
+        }
+    }
+
+    /// Polls for the next part of a reply that is taken in parts. After the last one, or an error,
+    /// the call has no [id](Self::id). `success` is the outcome if this is the last part.
+    pub(crate) fn poll_part(
+        &mut self,
+        cx: &Context<'_>,
+        success: Outcome,
+    ) -> Poll<Result<Bytes, CallError>> {
+        if std::mem::take(&mut self.registered) {
+            return Poll::Pending;
+        }
+        let polled = self.poll_slot(cx, |proto, slot| {
+            if let Some(part) = slot.take_part(proto) {
+                return Some((Ok(part), false));
+            }
+            slot.take_outcome().map(|outcome| (outcome, true))
+        });
+        let part = ready!(polled).and_then(|part| part);
+        if self.id.is_none() {
+            self.end_tracking(|| part.as_ref().map_or_else(outcome_of, |_| success));
+        }
+        Poll::Ready(part.map_err(|error| self.explain(error)))
     }
 
     /// Polls for the next bytes of the call's stream, or the reply after them.

@@ -369,10 +369,8 @@ impl RecvStream {
 
     /// Client: sets the deadline of the call, which applies from now on.
     pub fn set_deadline(&mut self, deadline: Instant) {
-        if let Some(call) = self.call.as_ref().and_then(Call::id) {
-            self.link
-                .shared
-                .command(|state| state.calls.set_deadline(call, deadline));
+        if let Some(call) = &self.call {
+            call.set_deadline(deadline);
         }
     }
 

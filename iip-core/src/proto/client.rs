@@ -53,7 +53,7 @@ impl Connection {
         match oldest.exchange {
             Exchange::Call(call)
                 if channel.assembly.is_none()
-                    && oldest.mode == Mode::Whole
+                    && matches!(oldest.mode, Mode::Whole | Mode::Parts)
                     && channel.sent.oldest_path() == reply.path =>
             {
                 channel.sent.pop();

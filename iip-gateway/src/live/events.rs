@@ -12,7 +12,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::monitor::Monitor;
-use crate::body::BodyStream;
+use crate::body::{BodyStream, Cut};
 use crate::drain::Drain;
 
 /// The time without an event after which a comment is sent, so that what is between the page and
@@ -48,9 +48,9 @@ impl Events {
 }
 
 impl BodyStream for Events {
-    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(first));
+            return Poll::Ready(Some(Ok(first)));
         }
         if self.ended.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
@@ -64,7 +64,7 @@ impl BodyStream for Events {
             Next::End => return Poll::Ready(None),
         };
         self.next = Box::pin(next(receiver));
-        Poll::Ready(Some(event))
+        Poll::Ready(Some(Ok(event)))
     }
 }
 

@@ -15,7 +15,7 @@ use super::headers;
 use super::negotiation::StreamForm;
 use super::request::ShuttingDown;
 use super::results::Results;
-use crate::body::{BodyStream, ReplyBody};
+use crate::body::{BodyStream, Cut, ReplyBody};
 use crate::failure::Failure;
 
 /// The time for which the head of a reply waits for the first item, which may be an error.
@@ -205,7 +205,7 @@ impl Items {
 }
 
 impl BodyStream for Items {
-    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         self.interrupt(cx);
         while self.ready.len() < PART_BYTES
             && let Some(source) = &mut self.source
@@ -223,6 +223,6 @@ impl BodyStream for Items {
             self.ready.put_slice(b":\n\n");
         }
         self.keepalive.as_mut().reset(Instant::now() + KEEPALIVE);
-        Poll::Ready(Some(self.ready.split().freeze()))
+        Poll::Ready(Some(Ok(self.ready.split().freeze())))
     }
 }
