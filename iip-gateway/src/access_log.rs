@@ -39,7 +39,8 @@ pub enum LogFormat {
 /// | `status` | of the reply; 499 if the client has gone before |
 /// | `received`, `sent` | sizes of the bodies, in bytes |
 /// | `ms` | the time until the reply was ready |
-/// | `cause` | why there is no reply of a backend |
+/// | `trace_id` | the trace of the client's `traceparent`, or one that begins with the request |
+/// | `cause` | why there is no reply of a backend, or why it was cut off |
 ///
 /// Lines that arrive faster than they can be written are dropped; the number of dropped lines is
 /// logged as soon as there is room.
@@ -159,6 +160,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) received: usize,
     pub(crate) sent: usize,
     pub(crate) time: Duration,
+    pub(crate) trace_id: &'a str,
     pub(crate) cause: Option<&'a str>,
 }
 
@@ -183,12 +185,13 @@ impl Entry<'_> {
                     "received": self.received,
                     "sent": self.sent,
                     "ms": (ms * 1e3).round() / 1e3,
+                    "trace_id": self.trace_id,
                     "cause": self.cause,
                 });
                 format!("{line}\n")
             }
             LogFormat::Text => format!(
-                "{now} {} {} {} {} {:?} {} {} {} {} {ms:.3}ms {}\n",
+                "{now} {} {} {} {} {:?} {} {} {} {} {ms:.3}ms {} {}\n",
                 peer.as_deref().unwrap_or("-"),
                 self.method,
                 or_dash(self.host),
@@ -198,6 +201,7 @@ impl Entry<'_> {
                 self.status,
                 self.received,
                 self.sent,
+                self.trace_id,
                 or_dash(self.cause.unwrap_or_default()),
             ),
         }

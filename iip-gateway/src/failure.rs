@@ -60,7 +60,7 @@ pub(crate) struct More {
     pub(crate) error: Option<Value>,
     /// The name of its variant, if its type is an enum.
     pub(crate) variant: Option<Box<str>>,
-    /// The trace of the request, if the client has named one.
+    /// The trace of the request.
     pub(crate) trace_id: Option<Box<str>>,
     /// Further headers of the reply.
     pub(crate) headers: HeaderMap,

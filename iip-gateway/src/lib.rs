@@ -72,6 +72,7 @@ mod route;
 mod rules;
 mod scan;
 mod service;
+mod trace;
 mod typed;
 
 pub use self::access_log::{AccessLog, LogFormat};

@@ -8,6 +8,7 @@ use hyper::http::request::Parts;
 use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Entry};
+use crate::trace::Trace;
 
 /// The status in the log for a request whose client has gone.
 const CLIENT_GONE: u16 = 499;
@@ -28,11 +29,17 @@ pub(crate) struct Record {
     pub(crate) received: Arc<AtomicUsize>,
     pub(crate) sent: usize,
     since: Instant,
+    trace_id: Box<str>,
     pub(crate) cause: Option<String>,
 }
 
 impl Record {
-    pub(crate) fn new(log: AccessLog, peer: Option<SocketAddr>, parts: &Parts) -> Self {
+    pub(crate) fn new(
+        log: AccessLog,
+        peer: Option<SocketAddr>,
+        parts: &Parts,
+        trace: &Trace,
+    ) -> Self {
         let host = parts.headers.get(hyper::header::HOST);
         let host = host.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
         let authority = parts.uri.authority().map(ToString::to_string);
@@ -49,6 +56,7 @@ impl Record {
             received: Arc::default(),
             sent: 0,
             since: Instant::now(),
+            trace_id: trace.id(),
             cause: None,
         }
     }
@@ -67,6 +75,7 @@ impl Drop for Record {
             received: self.received.load(Ordering::Relaxed),
             sent: self.sent,
             time: self.since.elapsed(),
+            trace_id: &self.trace_id,
             cause: self.cause.as_deref(),
         });
     }

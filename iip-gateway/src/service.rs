@@ -23,6 +23,7 @@ use crate::record::Record;
 use crate::request::{self, Checked};
 use crate::route::{RouteRequest, Target};
 use crate::scan::Fault;
+use crate::trace::Trace;
 use crate::typed::{Api, ApiRequest};
 
 /// The handler of the requests of a connection.
@@ -67,6 +68,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) checked: Checked,
     pub(crate) parts: Parts,
     pub(crate) body: Incoming,
+    pub(crate) trace: &'a Trace,
 }
 
 impl Exchange<'_> {
@@ -96,9 +98,11 @@ pub(crate) async fn handle(
         App::Page(page) => Config::Page(page),
     };
     let (log, statuses) = target.settings();
-    let mut record = log.map(|log| Record::new(log, peer.addr, &parts));
-    let outcome = dispatch(&peer, &target, fault, parts, body, &mut record).await;
-    let mut response = outcome.unwrap_or_else(|failure| {
+    let trace = Trace::of(&parts.headers);
+    let mut record = log.map(|log| Record::new(log, peer.addr, &parts, &trace));
+    let outcome = dispatch(&peer, &target, fault, parts, body, &trace, &mut record).await;
+    let mut response = outcome.unwrap_or_else(|mut failure| {
+        failure.more().trace_id = Some(trace.id());
         if let Some(record) = &mut record {
             let cause = failure.cause.clone();
             record.cause = cause.or_else(|| Some(failure.detail.clone().into_owned()));
@@ -137,6 +141,7 @@ async fn dispatch(
     fault: Option<Fault>,
     parts: Parts,
     body: Incoming,
+    trace: &Trace,
     record: &mut Option<Record>,
 ) -> Result<Response<ReplyBody>, Failure> {
     if let Some(fault) = fault {
@@ -147,6 +152,7 @@ async fn dispatch(
         checked: request::check(&parts)?,
         parts,
         body,
+        trace,
     };
     match config {
         Config::Gateway(worker, live) => route(exchange, worker, live, record).await,
@@ -198,6 +204,7 @@ async fn route(
                 buffered: &worker.buffered,
                 shutting_down: &|| worker.drain.clone().into_begun(),
                 received: received(record),
+                trace: exchange.trace,
             };
             api.api.handle(request).await
         }

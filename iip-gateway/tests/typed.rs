@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use iip_gateway::{Gateway, Group, JsonInt64, Limits, Route, TypedOptions};
+use iip_gateway::{Gateway, Group, JsonInt64, Limits, LogFormat, Route, TypedOptions};
 use serde_json::{Value, json};
 
-use crate::common::{Http, ask, bound, get, post, within};
+use crate::common::{Http, LogLines, ask, bound, get, post, within};
 use crate::shop::{Shop, call, gateway, problem};
 
 fn body(reply: &crate::common::Reply) -> Value {
@@ -73,13 +73,15 @@ async fn failures_are_problems_with_their_status() {
     let shop = Shop::new().await;
     let own = ask(shop.address, call("find", "", r#"{"id":0}"#)).await;
     assert_eq!(own.status, 500);
+    let mut own = problem(&own);
+    assert_eq!(own["trace_id"].take().as_str().unwrap().len(), 32);
     assert_eq!(
-        problem(&own),
+        own,
         json!({
             "type": "about:blank", "title": "Internal Server Error", "status": 500,
             "detail": "the method failed with its error SoldOut", "code": "UNKNOWN",
             "retryable": false, "executed": "yes",
-            "error": {"SoldOut": {"until": 9}}, "variant": "SoldOut",
+            "error": {"SoldOut": {"until": 9}}, "variant": "SoldOut", "trace_id": null,
         })
     );
     let trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
@@ -182,15 +184,19 @@ async fn a_call_has_the_timeout_that_its_client_asks_for() {
 #[tokio::test]
 async fn listed_headers_are_metadata() {
     let shop = Shop::with(TypedOptions::new().metadata("X-User")).await;
-    let headers = "X-User: ann\r\nX-Other: no\r\nIdempotency-Key: k1\r\nCookie: c=1\r\n\
-                   tracestate: a=b\r\n";
-    let seen = body(&ask(shop.address, call("caller", headers, "{}")).await);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let headers = format!(
+        "X-User: ann\r\nX-Other: no\r\nIdempotency-Key: k1\r\nCookie: c=1\r\n\
+         traceparent: {trace}\r\ntracestate: a=b\r\n"
+    );
+    let seen = body(&ask(shop.address, call("caller", &headers, "{}")).await);
     let mut seen: Vec<Value> = seen.as_array().unwrap().clone();
     seen.sort_by_key(Value::to_string);
     assert_eq!(
         json!(seen),
         json!([
             ["idempotency-key", "k1"],
+            ["traceparent", trace],
             ["tracestate", "a=b"],
             ["x-user", "ann"]
         ])
@@ -204,6 +210,46 @@ async fn listed_headers_are_metadata() {
     let large = format!("X-User: {}\r\n", "u".repeat(17_000));
     let refused = ask(address, call("caller", &large, "{}")).await;
     assert_eq!(refused.status, 431);
+}
+
+#[tokio::test]
+async fn a_trace_begins_in_the_gateway_if_the_client_names_none() {
+    let shop = Shop::new().await;
+    let lines = LogLines::default();
+    let group = Group::new(shop.server.target()).typed(TypedOptions::new());
+    let builder = Gateway::builder()
+        .group("shop", group)
+        .route(Route::all("shop").host("a"))
+        .access_log(lines.log(LogFormat::Json));
+    let (_gateway, address) = bound(builder).await;
+    // It is metadata of the call.
+    let seen = body(&ask(address, call("caller", "", "{}")).await);
+    let entry = seen.as_array().unwrap().first().unwrap();
+    assert_eq!(entry[0], "traceparent");
+    let logged = lines.json(1).await[0]["trace_id"].clone();
+    let trace = logged.as_str().unwrap();
+    assert!(
+        entry[1]
+            .as_str()
+            .unwrap()
+            .starts_with(&format!("00-{trace}-"))
+    );
+    // It is in problems of all kinds, also in those within a stream.
+    let listing = call("list", "", r#"{"count":2000,"then":"fail"}"#);
+    let listed = ask(address, listing).await;
+    let last: Value = serde_json::from_str(listed.body.lines().last().unwrap()).unwrap();
+    let unrouted = get("/").replace("Host: a", "Host: b");
+    let mut found = vec![last["error"]["trace_id"].clone()];
+    for request in [call("find", "", "{"), get("/none"), unrouted] {
+        found.push(problem(&ask(address, request).await)["trace_id"].clone());
+    }
+    let logged = lines.json(5).await;
+    let logged: Vec<_> = logged
+        .iter()
+        .skip(1)
+        .map(|line| &line["trace_id"])
+        .collect();
+    assert_eq!(found.iter().collect::<Vec<_>>(), logged);
 }
 
 #[tokio::test]

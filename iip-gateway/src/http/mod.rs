@@ -349,6 +349,7 @@ impl Served {
             buffered: &self.state.buffered,
             shutting_down: &|| self.drain.clone().into_begun(),
             received,
+            trace: exchange.trace,
         })
         .await
     }

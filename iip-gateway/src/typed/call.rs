@@ -60,7 +60,7 @@ impl<'a> Call<'a> {
 
     /// Makes the call, and returns the reply.
     pub(super) async fn make(self) -> Result<Response<ReplyBody>, Failure> {
-        let results = Results::new(&self.found, self.options);
+        let results = Results::new(&self.found, self.options, self.request.trace);
         let method = self.found.method();
         if method.format == Format::Raw {
             return self.raw().await;

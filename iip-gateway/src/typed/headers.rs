@@ -16,7 +16,6 @@ use crate::failure::Failure;
 use crate::page;
 
 const REQUEST_TIMEOUT: &str = "request-timeout";
-const TRACEPARENT: &str = "traceparent";
 
 /// Reads `Request-Timeout`, a number of seconds.
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
@@ -35,16 +34,6 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> 
             "Request-Timeout is not a positive number of seconds",
         )),
     }
-}
-
-/// Returns the trace of a request, if its `traceparent` is one. Source: W3C Trace Context, 3.2.
-pub(super) fn trace_id(headers: &HeaderMap) -> Option<Box<str>> {
-    let value = headers.get(TRACEPARENT)?.to_str().ok()?;
-    let mut parts = value.split('-');
-    let (version, trace) = (parts.next()?, parts.next()?);
-    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let fits = version.len() == 2 && trace.len() == 32 && trace.bytes().all(is_hex);
-    (fits && trace.bytes().any(|byte| byte != b'0')).then(|| trace.into())
 }
 
 /// The position after which a subscription goes on, if the client names one.
@@ -156,20 +145,5 @@ mod tests {
             assert_eq!(read(text), Err(()), "{text:?}");
         }
         assert_eq!(timeout(&HeaderMap::new()).map_err(|_| ()), Ok(None));
-    }
-
-    #[test]
-    fn a_trace_is_read_from_traceparent() {
-        let read = |text: &str| trace_id(&headers(TRACEPARENT, text));
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let found = read(&format!("00-{trace}-00f067aa0ba902b7-01"));
-        assert_eq!(found.as_deref(), Some(trace));
-        for text in ["", "00-", "00-4BF92F3577B34DA6A3CE929D0E0E4736-1-1", trace] {
-            assert_eq!(read(text), None, "{text:?}");
-        }
-        assert_eq!(
-            read(&format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32))),
-            None
-        );
     }
 }

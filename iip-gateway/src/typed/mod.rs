@@ -80,10 +80,10 @@ impl Api {
     /// stream; dropping it cancels the call.
     pub(crate) async fn handle(
         &self,
-        request: ApiRequest<'_>,
+        mut request: ApiRequest<'_>,
     ) -> Result<Response<ReplyBody>, Failure> {
+        request.trace.add_to(&mut request.parts.headers);
         let allowed = origin::allowed(&self.options, &request.parts.headers);
-        let trace_id = headers::trace_id(&request.parts.headers);
         match self.reply(request, allowed.is_some()).await {
             Ok(mut response) => {
                 origin::allow(response.headers_mut(), &self.options, allowed);
@@ -91,7 +91,6 @@ impl Api {
             }
             Err(mut failure) => {
                 let more = failure.more();
-                more.trace_id = trace_id;
                 headers::protect(&mut more.headers);
                 origin::allow(&mut more.headers, &self.options, allowed);
                 Err(failure)

@@ -10,6 +10,7 @@ use hyper::http::request::Parts;
 use crate::body::Buffered;
 use crate::limits::Limits;
 use crate::request::Checked;
+use crate::trace::Trace;
 
 /// Completes when a shutdown begins.
 pub(crate) type ShuttingDown = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -27,4 +28,5 @@ pub(crate) struct ApiRequest<'a> {
     pub(crate) shutting_down: &'a (dyn Fn() -> ShuttingDown + Sync),
     /// The number of bytes of the body that have been received so far.
     pub(crate) received: Arc<AtomicUsize>,
+    pub(crate) trace: &'a Trace,
 }

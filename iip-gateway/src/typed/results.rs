@@ -14,6 +14,7 @@ use super::options::{JsonInt64, TypedOptions};
 use super::{headers, int64};
 use crate::body::ReplyBody;
 use crate::failure::Failure;
+use crate::trace::Trace;
 
 /// Converts the results of a call for its client.
 pub(super) struct Results {
@@ -21,14 +22,17 @@ pub(super) struct Results {
     int64: JsonInt64,
     /// The fault of the body of the request, if messages are read from it.
     pub(super) fault: Fault,
+    /// The trace of the call, for failures.
+    trace_id: Box<str>,
 }
 
 impl Results {
-    pub(super) fn new(found: &Found, options: &TypedOptions) -> Self {
+    pub(super) fn new(found: &Found, options: &TypedOptions, trace: &Trace) -> Self {
         Self {
             found: found.clone(),
             int64: options.json_int64,
             fault: Fault::default(),
+            trace_id: trace.id(),
         }
     }
 
@@ -66,6 +70,12 @@ impl Results {
 
     /// The failure of a call.
     pub(super) fn failure(&self, error: JsonError) -> Failure {
+        let mut failure = self.of_error(error);
+        failure.more().trace_id = Some(self.trace_id.clone());
+        failure
+    }
+
+    fn of_error(&self, error: JsonError) -> Failure {
         // The fault of the body has made the call fail.
         if let Some(fault) = self.fault.take() {
             return fault;

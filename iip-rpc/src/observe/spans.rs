@@ -38,8 +38,9 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Creates a new trace, marked as recorded.
-    fn new() -> Self {
+    /// Begins a trace with random ids, which is sampled.
+    #[must_use]
+    pub fn begin() -> Self {
         Self {
             trace: random_wide_id(),
             span: random_id(),
@@ -190,7 +191,7 @@ impl ServerInterceptor for TracingInterceptor {
         next: Next<ServerCall>,
     ) -> Result<Completion, Status> {
         let caller = TraceContext::of(call.metadata());
-        let context = caller.map_or_else(TraceContext::new, TraceContext::child);
+        let context = caller.map_or_else(TraceContext::begin, TraceContext::child);
         call.insert_extension(context);
         let span = span!("iip::server", "server", call.method(), context);
         call.insert_extension(HandlerSpan(span.clone()));
@@ -214,7 +215,7 @@ impl ClientInterceptor for TracingInterceptor {
             Some(*context)
         };
         let parent = TraceContext::of(call.metadata()).or_else(handled);
-        let context = parent.map_or_else(TraceContext::new, TraceContext::child);
+        let context = parent.map_or_else(TraceContext::begin, TraceContext::child);
         let metadata = call.metadata_mut();
         metadata.insert_text(TRACEPARENT, &context.to_string())?;
         let span = span!(
