@@ -8,6 +8,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue
 use hyper::{Response, StatusCode, Version};
 use iip_core::stats::CODE_NAMES;
 use iip_core::{CallError, CallErrorKind, Execution};
+use iip_rpc::schema::Variant;
 use iip_rpc::{Pushback, Status};
 use serde_json::{Value, json};
 
@@ -196,16 +197,20 @@ impl Failure {
         failure
     }
 
-    /// A method's own error, as JSON.
-    pub(crate) fn of_method(error: Value, variant: Option<Box<str>>) -> Self {
-        let detail = match &variant {
-            Some(variant) => format!("the method failed with its error {variant}"),
+    /// A method's own error, as JSON. The variant may have a status.
+    pub(crate) fn of_method(error: Value, variant: Option<&Variant>) -> Self {
+        let detail = match variant {
+            Some(variant) => format!("the method failed with its error {}", variant.name),
             None => "the method failed with an error of its own".to_owned(),
         };
-        let mut failure = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", detail);
+        let status = variant.and_then(Variant::http_status);
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut failure = Self::new(status, "UNKNOWN", detail);
         failure.executed = Executed::Yes;
         let more = failure.more();
-        (more.error, more.variant) = (Some(error), variant);
+        more.error = Some(error);
+        more.variant = variant.map(|variant| variant.name.as_str().into());
         failure
     }
 

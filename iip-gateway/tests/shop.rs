@@ -26,6 +26,9 @@ pub(crate) struct Order {
 pub(crate) enum ShopError {
     #[error("sold out")]
     SoldOut { until: u64 },
+    #[error("the shop is closed")]
+    #[rpc(http = 422)]
+    Closed,
     #[error(transparent)]
     #[status]
     Rpc(Status),
@@ -116,6 +119,7 @@ impl Orders for Seen {
         match id {
             0 => Err(ShopError::SoldOut { until: 9 }),
             1 => Err(Status::not_found("no order 1").into()),
+            422 => Err(ShopError::Closed),
             id => Ok(Order { id, note }),
         }
     }

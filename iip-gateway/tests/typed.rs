@@ -84,6 +84,14 @@ async fn failures_are_problems_with_their_status() {
             "error": {"SoldOut": {"until": 9}}, "variant": "SoldOut", "trace_id": null,
         })
     );
+    let closed = ask(shop.address, call("find", "", r#"{"id":422}"#)).await;
+    assert_eq!(closed.status, 422);
+    let closed = problem(&closed);
+    assert_eq!(closed["title"], "Unprocessable Entity");
+    assert_eq!(
+        (&closed["variant"], &closed["code"]),
+        (&json!("Closed"), &json!("UNKNOWN"))
+    );
     let trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
     let missing = problem(&ask(shop.address, call("find", trace, r#"{"id":1}"#)).await);
     assert_eq!(
@@ -349,7 +357,12 @@ async fn documents_describe_the_services_under_the_prefix() {
         (&json!("3.1.0"), &json!("Shop"))
     );
     assert_eq!(document["servers"][0]["url"], "/api");
-    assert!(document["paths"]["/shop.v1.Orders/find"]["get"].is_object());
+    let find = &document["paths"]["/shop.v1.Orders/find"]["get"];
+    let closed = find["responses"]["422"]["description"].as_str().unwrap();
+    assert_eq!(
+        closed,
+        "The error `Closed` of the method itself, in `error`."
+    );
     let described = body(&ask(shop.address, get("/api/description.json")).await);
     assert_eq!(described["services"][0]["service"], "shop.v1.Orders");
     let page = ask(shop.address, get("/api/docs/")).await;

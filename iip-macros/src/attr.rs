@@ -373,7 +373,7 @@ impl Setting {
         string
     }
 
-    fn literal(&self, example: &str, errors: &mut Errors) -> Option<Lit> {
+    pub(crate) fn literal(&self, example: &str, errors: &mut Errors) -> Option<Lit> {
         let literal = syn::parse2(self.value()).ok();
         if literal.is_none() {
             let key = &self.key;

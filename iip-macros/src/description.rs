@@ -35,7 +35,7 @@ pub(crate) fn function(def: &ServiceDef<'_>) -> TokenStream {
 /// ```text
 /// Output: let describing = describing.method(
 ///             described!(Self::HELLO, Unary, "To one.", None, [type_fn!(String)], None,
-///                 type_fn!(String), error_type::<Status>(type_fn!(Status)), None),
+///                 type_fn!(String), error_type!(Status), None),
 ///         );
 /// ```
 fn method(method: &MethodDef<'_>) -> TokenStream {
@@ -50,7 +50,7 @@ fn method(method: &MethodDef<'_>) -> TokenStream {
     }));
     let result = described(method, result(method), method.output_span());
     let at = reported_at(method.output_span());
-    let own = |error: TokenStream| quote_spanned!(at=> __rpc::error_type::<#error>(__rpc::type_fn!(#error)));
+    let own = |error: TokenStream| quote_spanned!(at=> __rpc::error_type!(#error));
     let (error, stream_error) = (own(error(method)), stream_error(method).map(own));
     let stream_error = stream_error.unwrap_or_else(|| quote!(__rpc::None));
     quote! {

@@ -20,6 +20,7 @@ mod dyn_twin;
 mod errors;
 mod fallback;
 mod forward;
+mod http_status;
 mod method_error;
 mod model;
 mod page;
@@ -217,9 +218,13 @@ pub fn service(
 /// This implements `MethodError` and `From<Status>`, the latter unless the field has thiserror's
 /// `#[from]`, which also implements it. A struct with one field, the status, needs no
 /// `#[status]`.
+///
+/// `#[rpc(http = 422)]` on another variant sets the status with which a gateway replies over HTTP
+/// if a method fails with it, from 400 to 599. Default: 500.
+///
 /// `#[status(crate = ::my_crate::iip_rpc)]` on the whole type sets the path of iip-rpc, for crates
 /// that re-export or rename it.
-#[proc_macro_derive(MethodError, attributes(status))]
+#[proc_macro_derive(MethodError, attributes(status, rpc))]
 pub fn derive_method_error(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = syn::parse_macro_input!(input as DeriveInput);
     method_error::expand(&input).into()

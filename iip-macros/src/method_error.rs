@@ -4,10 +4,10 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::{
     Attribute, Data, DataEnum, DataStruct, DeriveInput, Field, Fields, Ident, Member, Meta, Path,
-    parse_quote, spanned::Spanned,
+    Variant, parse_quote, spanned::Spanned,
 };
 
-use crate::{attr::each_setting, errors::Errors, model::reported_at, types::is_named};
+use crate::{attr::each_setting, errors::Errors, http_status, model::reported_at, types::is_named};
 
 /// An example of the variant that holds the status, for messages.
 const MARK: &str = "#[status] Rpc(Status)";
@@ -30,9 +30,16 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
             None
         }
     };
+    let is_status = |variant: &Variant| {
+        let holder = holder.as_ref().and_then(|holder| holder.variant);
+        holder == Some(&variant.ident)
+    };
+    let statuses = http_status::list(input, is_status, &mut errors);
     // With mistakes, the impls are still generated if possible, for the methods that return this
     // error.
-    let impls = holder.map(|holder| impls(input, &krate, &holder));
+    let impls = holder
+        .as_ref()
+        .map(|holder| impls(input, &krate, holder, &statuses));
     let errors = errors.into_tokens();
     quote!(#errors #impls)
 }
@@ -122,7 +129,12 @@ fn only_field(fields: &Fields) -> Option<(Member, &Field)> {
     all.next().filter(|_| all.next().is_none())
 }
 
-fn impls(input: &DeriveInput, krate: &Path, holder: &StatusVariant<'_>) -> TokenStream {
+fn impls(
+    input: &DeriveInput,
+    krate: &Path,
+    holder: &StatusVariant<'_>,
+    http_statuses: &[TokenStream],
+) -> TokenStream {
     let ident = &input.ident;
     let (generics, arguments, conditions) = input.generics.split_for_impl();
     let private = quote!(#krate::__private);
@@ -154,8 +166,16 @@ fn impls(input: &DeriveInput, krate: &Path, holder: &StatusVariant<'_>) -> Token
             }
         }
     });
+    let statuses = (!http_statuses.is_empty()).then(|| {
+        quote! {
+            const HTTP_STATUSES: &'static [(::core::primitive::u32, ::core::primitive::u16)] =
+                &[#(#http_statuses),*];
+        }
+    });
     quote! {
         impl #generics #private::MethodError for #ident #arguments #conditions {
+            #statuses
+
             fn as_status(&self) -> #private::Option<&#private::Status> {
                 match self {
                     #place { #member: status } => #found,

@@ -26,13 +26,15 @@ pub use crate::codec::CodecId;
 pub use crate::codec::{Proto, ProtoRef};
 pub use crate::payload::ByValue;
 pub use crate::schema::describing::{
-    DescribedMethod, Describing, assert_codec_fits, error_type, protobuf_type, raw_type,
+    DescribedMethod, Describing, ErrorType, NoStatuses, Statuses, assert_codec_fits, error_type,
+    protobuf_type, raw_type,
 };
 pub use crate::streaming::held::{Held, Passage, held};
 #[cfg(feature = "codec-prost")]
 pub use crate::streaming::proto::{proto_messages, proto_stream, protos};
 pub use crate::{
-    __assert_codec_fits as assert_codec_fits, __described as described, __type_fn as type_fn,
+    __assert_codec_fits as assert_codec_fits, __described as described, __error_type as error_type,
+    __type_fn as type_fn,
 };
 pub use crate::{
     CallContext, CallOptions, Client, Concurrency, Hedge, MethodDescriptor, MethodError, Methods,
@@ -87,6 +89,20 @@ macro_rules! __type_fn {
             (&&&Describe::<$ty>::new()).describe(types)
         }
     };
+}
+
+/// The type of the errors of a method, if they are its own.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __error_type {
+    ($ty:ty) => {{
+        #[allow(unused_imports)]
+        use $crate::__private::{NoStatuses as _, Statuses};
+        $crate::__private::error_type::<$ty>(
+            $crate::__private::type_fn!($ty),
+            Statuses::<$ty>::OF_HTTP,
+        )
+    }};
 }
 
 /// A method to describe.

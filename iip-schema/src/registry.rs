@@ -130,6 +130,20 @@ impl Registry {
         }
     }
 
+    /// Sets [`Variant::http`](crate::Variant::http) of variants of the enum behind a reference of
+    /// this registry: pairs of the position of a variant and its status.
+    pub fn set_http_statuses(&mut self, reference: &Type, statuses: &[(u32, u16)]) {
+        let entry = place(reference).and_then(|place| self.entries.get_mut(place));
+        let definition = entry.and_then(|entry| entry.definition.as_mut());
+        let Some(Shape::Enum(shape)) = definition.map(|definition| &mut definition.shape) else {
+            return;
+        };
+        for variant in &mut shape.variants {
+            let own = statuses.iter().find(|(index, _)| *index == variant.index);
+            variant.http = own.map(|(_, status)| *status);
+        }
+    }
+
     /// The definition behind a reference of this registry, if it is complete.
     #[must_use]
     pub fn get(&self, reference: &Type) -> Option<&Definition> {

@@ -528,6 +528,10 @@ pub struct Variant {
     /// `true` if this variant alone is written without its name: `#[serde(untagged)]` on it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub untagged: bool,
+    /// The status of HTTP for a method that fails with this variant: `#[rpc(http = 422)]` on a
+    /// variant of an error. See [`http_status`](Self::http_status).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<u16>,
     /// Its documentation; empty if it has none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub doc: String,
@@ -544,8 +548,16 @@ impl Variant {
             shape,
             other: false,
             untagged: false,
+            http: None,
             doc: String::new(),
         }
+    }
+
+    /// Returns [`http`](Self::http) if it is the status of an error, from 400 to 599. That of a
+    /// description from a peer may be any number.
+    #[must_use]
+    pub fn http_status(&self) -> Option<u16> {
+        self.http.filter(|status| (400..=599).contains(status))
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hyper::Response;
 use iip_rpc::schema::Type;
-use iip_rpc::schema::dynamic::variant_name;
+use iip_rpc::schema::dynamic::variant;
 use iip_rpc::{JsonError, JsonText};
 use serde_json::Value;
 
@@ -90,8 +90,8 @@ impl Results {
                 };
                 let error = serde_json::from_str(&text).unwrap_or(Value::String(text));
                 let types = self.found.types();
-                let variant = ty.and_then(|ty| variant_name(ty, types, &error));
-                Failure::of_method(error, variant.map(Into::into))
+                let variant = ty.and_then(|ty| variant(ty, types, &error));
+                Failure::of_method(error, variant)
             }
         }
     }

@@ -1,13 +1,14 @@
 //! The functions by which generated code describes a service.
 
 use std::any::{TypeId, type_name};
+use std::marker::PhantomData;
 
 use iip_schema::__private::assert_positional;
 use iip_schema::{Argument, Description, Format, Method, MethodKind, Registry, Type};
 
 use crate::codec::CodecId;
 use crate::method::{self, MethodDescriptor, Priority};
-use crate::status::Status;
+use crate::status::{MethodError, Status};
 
 /// Describes a type, with the named types that it uses added to the registry.
 type TypeFn = fn(&mut Registry) -> Type;
@@ -37,9 +38,25 @@ pub struct DescribedMethod<'a> {
     /// The type of the result, or of the messages from the server.
     pub result: TypeFn,
     /// The type of its own errors.
-    pub error: Option<TypeFn>,
+    pub error: Option<ErrorType>,
     /// The type of the errors of its stream of replies.
-    pub stream_error: Option<TypeFn>,
+    pub stream_error: Option<ErrorType>,
+}
+
+/// The type of a method's own errors.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorType {
+    describe: TypeFn,
+    /// See [`MethodError::HTTP_STATUSES`].
+    http: &'static [(u32, u16)],
+}
+
+impl ErrorType {
+    fn describe(self, types: &mut Registry) -> Type {
+        let ty = (self.describe)(types);
+        types.set_http_statuses(&ty, self.http);
+        ty
+    }
 }
 
 impl Describing {
@@ -75,8 +92,8 @@ impl Describing {
             .collect();
         method.requests = described.requests.map(|describe| describe(types));
         method.result = (described.result)(types);
-        method.error = described.error.map(|describe| describe(types));
-        method.stream_error = described.stream_error.map(|describe| describe(types));
+        method.error = described.error.map(|error| error.describe(types));
+        method.stream_error = described.stream_error.map(|error| error.describe(types));
         method.idempotent = descriptor.is_idempotent();
         let timeout = descriptor.default_timeout();
         method.timeout_ms =
@@ -107,11 +124,30 @@ impl Describing {
     }
 }
 
-/// Returns `describe` if `E` is an error of the method itself, and not a [`Status`].
+/// Returns the type if `E` is an error of the method itself, and not a [`Status`].
 #[must_use]
-pub fn error_type<E: 'static>(describe: TypeFn) -> Option<TypeFn> {
-    (TypeId::of::<E>() != TypeId::of::<Status>()).then_some(describe)
+pub fn error_type<E: 'static>(describe: TypeFn, http: &'static [(u32, u16)]) -> Option<ErrorType> {
+    let is_own = TypeId::of::<E>() != TypeId::of::<Status>();
+    is_own.then_some(ErrorType { describe, http })
 }
+
+/// The statuses of HTTP of an error: `Statuses::<E>::OF_HTTP`, with [`NoStatuses`] in scope.
+#[derive(Debug)]
+pub struct Statuses<E>(PhantomData<E>);
+
+impl<E: MethodError> Statuses<E> {
+    /// Those of the error.
+    pub const OF_HTTP: &'static [(u32, u16)] = E::HTTP_STATUSES;
+}
+
+/// The constant of [`Statuses`] for types that are no [`MethodError`], a mistake that is reported
+/// elsewhere.
+pub trait NoStatuses {
+    /// None.
+    const OF_HTTP: &'static [(u32, u16)] = &[];
+}
+
+impl<E> NoStatuses for Statuses<E> {}
 
 /// Checks at compile time that the values of a type can travel in the codec of a service, or in the
 /// default codec, if there is a reason why they may not.

@@ -31,6 +31,13 @@ use super::Status;
 pub trait MethodError:
     Error + Serialize + DeserializeOwned + From<Status> + Send + Sync + 'static
 {
+    /// The statuses of HTTP with which a gateway replies for variants of the error, by the position
+    /// of the variant. `#[rpc(http = 422)]` on a variant sets it. Default: none; a gateway then
+    /// replies with 500.
+    ///
+    /// They are part of the [description](crate::schema) of a method.
+    const HTTP_STATUSES: &'static [(u32, u16)] = &[];
+
     /// Returns the status inside, if this value is not an error of the application: it is then sent
     /// as a status.
     fn as_status(&self) -> Option<&Status> {

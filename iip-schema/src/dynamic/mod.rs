@@ -78,7 +78,7 @@ pub use self::arguments::{ArgumentsSeed, MethodArguments};
 use self::context::Context;
 pub use self::error::DynamicError;
 use self::error::Path;
-use crate::types::{Shape, Tagging, Type, Types};
+use crate::types::{Shape, Tagging, Type, Types, Variant};
 
 /// Number of levels of a value.
 const MAX_LEVELS: u16 = 128;
@@ -165,6 +165,12 @@ impl Options {
 /// enum whose variants have names in JSON, or the value is none of them.
 #[must_use]
 pub fn variant_name<'a>(ty: &Type, types: &'a Types, value: &Value) -> Option<&'a str> {
+    variant(ty, types, value).map(|variant| &*variant.name)
+}
+
+/// Like [`variant_name`], but returns the variant.
+#[must_use]
+pub fn variant<'a>(ty: &Type, types: &'a Types, value: &Value) -> Option<&'a Variant> {
     let Type::Named(name) = ty else {
         return None;
     };
@@ -179,8 +185,7 @@ pub fn variant_name<'a>(ty: &Type, types: &'a Types, value: &Value) -> Option<&'
         }
         _ => return None,
     };
-    let mut variants = shape.variants.iter().map(|variant| &*variant.name);
-    variants.find(|variant| *variant == named)
+    shape.variants.iter().find(|variant| variant.name == *named)
 }
 
 /// A JSON value that is serialized like the Rust type that `ty` describes.

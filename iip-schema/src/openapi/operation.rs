@@ -11,7 +11,7 @@ use super::problem::{self, LAST_EVENT_ID, add_failures, parameter};
 use super::schema::Schemas;
 use super::{deprecation, describe, paragraphs};
 use crate::description::{Description, Format, Method, MethodKind};
-use crate::types::Type;
+use crate::types::{Shape, Type};
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
@@ -252,8 +252,30 @@ impl Writer<'_> {
         };
         responses.insert(status.to_owned(), response);
         let error = method.error.as_ref().map(|error| self.schemas.value(error));
-        add_failures(&mut responses, error);
+        add_failures(&mut responses, error, &self.own_statuses());
         responses.into()
+    }
+
+    /// The statuses of the method's own errors, with the names of their variants.
+    fn own_statuses(&self) -> BTreeMap<u16, Vec<&str>> {
+        let mut statuses: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+        let Some(Type::Named(name)) = &self.method.error else {
+            return statuses;
+        };
+        let definition = self.schemas.types.get(name);
+        let Some(Shape::Enum(shape)) = definition.map(|definition| &definition.shape) else {
+            return statuses;
+        };
+        for variant in &shape.variants {
+            // The document has a maximum size, and many methods may have the same errors.
+            if !self.schemas.tally.take(variant.name.len()) {
+                break;
+            }
+            if let Some(status) = variant.http_status() {
+                statuses.entry(status).or_default().push(&variant.name);
+            }
+        }
+        statuses
     }
 
     fn stream(&self) -> Value {

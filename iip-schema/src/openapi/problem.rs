@@ -1,5 +1,7 @@
 //! The parts that all methods share: failures and headers.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 /// The key of the schema of failures.
@@ -122,8 +124,13 @@ pub(super) fn responses() -> Value {
     responses.collect::<Map<_, _>>().into()
 }
 
-/// Adds the failures of a method. `error` is the schema of its own errors.
-pub(super) fn add_failures(responses: &mut Map<String, Value>, error: Option<Value>) {
+/// Adds the failures of a method. `error` is the schema of its own errors, and `own_statuses` are
+/// the statuses that variants of them have, with the names of these variants.
+pub(super) fn add_failures(
+    responses: &mut Map<String, Value>,
+    error: Option<Value>,
+    own_statuses: &BTreeMap<u16, Vec<&str>>,
+) {
     for (status, key, _) in STATUSES {
         let response = json!({"$ref": format!("#/components/responses/{key}")});
         responses.insert(status.to_string(), response);
@@ -141,6 +148,15 @@ pub(super) fn add_failures(responses: &mut Map<String, Value>, error: Option<Val
         "default".to_owned(),
         response("An error of the method itself, in `error`."),
     );
+    for (status, variants) in own_statuses {
+        let variants: Vec<String> = variants.iter().map(|name| format!("`{name}`")).collect();
+        let variants = variants.join(" or ");
+        let mut text = format!("The error {variants} of the method itself, in `error`");
+        if let Some((_, _, codes)) = STATUSES.iter().find(|(known, ..)| known == status) {
+            text = format!("{text}; or {codes}");
+        }
+        responses.insert(status.to_string(), response(&format!("{text}.")));
+    }
 }
 
 /// The headers that operations refer to.

@@ -238,6 +238,57 @@ fn errors_of_a_method_are_part_of_its_problems() {
 }
 
 #[test]
+fn errors_with_a_status_of_http_have_a_response_of_their_own() {
+    let mut shop = Description::new("Shop");
+    // A peer may send any number, and may use a status that statuses of calls have too.
+    let variants = [
+        ("Short", Some(422)),
+        ("Gone", Some(404)),
+        ("Lost", Some(404)),
+    ];
+    let others = [
+        ("Plain", None),
+        ("Fine", Some(200)),
+        ("Beyond", Some(60_000)),
+    ];
+    let variants = variants.into_iter().chain(others).zip(0..);
+    let variants = variants.map(|((name, http), index)| {
+        let mut variant = Variant::new(name, index, VariantShape::Unit);
+        variant.http = http;
+        variant
+    });
+    let error = Shape::Enum(Enum::new(Tagging::External, variants.collect()));
+    shop.types.insert("Error", Definition::new(error));
+    let mut buy = method("buy", &[]);
+    buy.error = Some(named("Error"));
+    shop.methods = vec![buy];
+    let document = serde_json::to_value(&shop).unwrap();
+    assert_eq!(
+        serde_json::from_value::<Description>(document).unwrap(),
+        shop
+    );
+    let document = OpenApi::new("Shop", "1").service(&shop).build();
+    let responses = &document["paths"]["/Shop/buy"]["post"]["responses"];
+    for (status, text) in [
+        ("422", "The error `Short` of the method itself, in `error`."),
+        (
+            "404",
+            "The error `Gone` or `Lost` of the method itself, in `error`; or NOT_FOUND.",
+        ),
+    ] {
+        assert_eq!(responses[status]["description"], text);
+        assert_eq!(responses[status]["content"], responses["500"]["content"]);
+    }
+    for status in ["200", "60000"] {
+        assert!(
+            !responses[status]["description"]
+                .to_string()
+                .contains("error")
+        );
+    }
+}
+
+#[test]
 fn types_that_differ_between_services_have_keys_of_their_own() {
     let document = document();
     // Alike itself, but with another `OrderId` within.

@@ -161,6 +161,9 @@ fn variant(out: &mut String, variant: &Variant) {
     let set = flags.iter().filter(|(is_set, _)| *is_set);
     settings.extend(set.map(|(_, text)| (*text).to_owned()));
     attribute(out, "    ", &settings);
+    if let Some(status) = variant.http_status() {
+        let _ = writeln!(out, "    #[rpc(http = {status})]");
+    }
     let of = name(&variant.name);
     let _ = match &variant.shape {
         VariantShape::Unit => writeln!(out, "    {of},"),
