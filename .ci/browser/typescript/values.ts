@@ -15,8 +15,8 @@ const named = { a: U64, b: 'very_high' } as const;
 const leaf: Tree = { size: U64, children: [], parent: null };
 
 export const numbers: Numbers = {
-    a: 255, b: 65535, c: 2 ** 32 - 1, d: U64, e: U128, f: -128, g: -32768, h: -(2 ** 31), i: -(2n ** 63n), j: -(2n ** 127n),
-    k: 0.5, l: 1e300,
+    a: 255, b: 65535, c: 2 ** 32 - 1, d: U64, e: U128,
+    f: -128, g: -32768, h: -(2 ** 31), i: -(2n ** 63n), j: -(2n ** 127n), k: 0.5, l: 1e300,
 };
 export const plain: Plain = {
     flag: true, letter: '😀', text: '\u0000"\\ 12345678901234567890 é', bytes: Uint8Array.of(0, 255), nothing: null, maybe: U64,

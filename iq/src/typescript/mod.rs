@@ -46,7 +46,7 @@ const RUNTIME: &str = concat!(
 
 /// Generate a client in TypeScript, which calls the services over HTTP.
 ///
-/// It is one file without dependencies, for browsers, Node 18 and later, Deno and Bun.
+/// It is one file without dependencies, for browsers, and for Node 18 and later.
 #[derive(Args, Debug)]
 pub(crate) struct TsArgs {
     /// A target, or a file of `iq schema save`.

@@ -119,6 +119,7 @@ class Client {
       const scope = new Scope(signal, left);
       let failure: unknown;
       try {
+        scope.watchSilence();
         const resume: Record<string, string> =
           position === undefined ? {} : { "last-event-id": position };
         const sent = { ...options.headers, ...resume };
@@ -130,7 +131,6 @@ class Client {
           sent,
         );
         isFirst = false;
-        scope.watchSilence();
         for await (const event of this.#events(scope, response)) {
           attempts = 0;
           position = event.id ?? position;

@@ -1,6 +1,9 @@
 /** Options of a client. */
 export interface ClientOptions {
-  /** The URL of the gateway, with its prefix: `https://example.com/api`. */
+  /**
+   * The URL of the gateway, with its prefix: `https://example.com/api`. In a
+   * browser, `/api` is that of the page's own server.
+   */
   baseUrl: string;
   /** Headers of each request. A function is called before each request. */
   headers?:
