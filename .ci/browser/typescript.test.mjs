@@ -131,7 +131,7 @@ test('replies that are malformed fail with the reason', async t => {
 
 test('errors have their code, their type and what has happened', async t => {
     const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
-    const { calls, echo, kill } = await started(t, {}, { headers: async () => ({ traceparent }) });
+    const { calls, echo, url, kill } = await started(t, {}, { headers: async () => ({ traceparent }) });
     const soldOut = await failure(calls.fail({ how: 'sold out' }));
     assert.deepEqual(client.asTrouble(soldOut), { SoldOut: { until: values.U64 } });
     assert.equal(values.described(client.asTrouble(soldOut)), `sold out until ${values.U64}`);
@@ -149,6 +149,9 @@ test('errors have their code, their type and what has happened', async t => {
     const invalid = await failure(echo.largest({ value: -1n }));
     assert.deepEqual([invalid.code, invalid.executed], ['INVALID_ARGUMENT', 'no']);
     await assert.rejects(echo.numbers({ value: { ...values.numbers, l: Infinity } }), TypeError);
+    const noToken = new Error('no token');
+    const headers = async () => { throw noToken; };
+    await assert.rejects(new client.CallsClient({ baseUrl: url, headers }).told(), error => error === noToken);
     await kill('SIGKILL');
     const gone = await failure(calls.told());
     assert.deepEqual([gone.code, gone.retryable, gone.status, gone.executed], ['UNAVAILABLE', true, 0, 'maybe']);

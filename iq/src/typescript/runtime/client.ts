@@ -116,36 +116,34 @@ class Client {
     let attempts = 0;
     for (;;) {
       const left = end === undefined ? undefined : end - Date.now();
+      const headers = await this.#headers(JSON_TYPE, options);
+      headers["accept"] = EVENTS;
+      if (position !== undefined) headers["last-event-id"] = position;
       const scope = new Scope(signal, left);
       let failure: unknown;
       try {
         scope.watchSilence();
-        const resume: Record<string, string> =
-          position === undefined ? {} : { "last-event-id": position };
-        const sent = { ...options.headers, ...resume };
-        const response = await this.#open(
-          scope,
-          method,
-          { "content-type": JSON_TYPE, accept: EVENTS },
-          body,
-          sent,
-        );
+        const response = await this.#open(scope, method, headers, body);
         isFirst = false;
         for await (const event of this.#events(scope, response)) {
           attempts = 0;
           position = event.id ?? position;
           if (event.data === undefined) continue;
           if (event.name === "end") return;
+          if (event.name === "error") {
+            throw problem(event.data, response, method.streamError);
+          }
+          // While the caller is busy, nothing is read.
+          scope.pauseSilence();
           if (event.name === "gap") {
-            const { missed } = readJson(event.data);
+            const missed = parse(event.data, read.any)?.missed;
             const known = missed === null ? null : Number(missed);
             yield { kind: "gap", missed: known, position };
-          } else if (event.name === "error") {
-            throw problem(event.data, response, method.streamError);
           } else {
             const value: T = parse(event.data, method.result);
             yield { kind: "value", value, position: position ?? "" };
           }
+          scope.alive();
         }
         failure = cutOff();
       } catch (cause) {
@@ -167,16 +165,10 @@ class Client {
     options: CallOptions,
   ): Promise<Uint8Array> {
     const timeout = options.timeout ?? this.#options.timeout;
+    const headers = await this.#headers(type, options);
     const scope = new Scope(options.signal, timeout);
     try {
-      const headers = { "content-type": type };
-      const response = await this.#open(
-        scope,
-        method,
-        headers,
-        body,
-        options.headers,
-      );
+      const response = await this.#open(scope, method, headers, body);
       return await readAll(response, this.#maxLength);
     } catch (cause) {
       throw scope.fault(cause);
@@ -192,16 +184,11 @@ class Client {
     body: unknown,
     options: CallOptions,
   ): AsyncGenerator<T, void, undefined> {
+    const headers = await this.#headers(type, options);
+    headers["accept"] = EVENTS;
     const scope = new Scope(options.signal, options.timeout);
     try {
-      const headers = { "content-type": type, accept: EVENTS };
-      const response = await this.#open(
-        scope,
-        method,
-        headers,
-        body,
-        options.headers,
-      );
+      const response = await this.#open(scope, method, headers, body);
       for await (const event of this.#events(scope, response)) {
         if (event.data === undefined) continue;
         if (event.name === "end") return;
@@ -218,20 +205,27 @@ class Client {
     }
   }
 
+  /** The headers of a request whose body has this type. */
+  async #headers(
+    type: string,
+    options: CallOptions,
+  ): Promise<Record<string, string>> {
+    const own = this.#options.headers ?? {};
+    const common = typeof own === "function" ? await own() : own;
+    return { ...common, ...options.headers, "content-type": type };
+  }
+
   /** Sends a request; returns the reply if it is not a failure. */
   async #open(
     scope: Scope,
     method: Method,
     headers: Record<string, string>,
     body: unknown,
-    more: Record<string, string> = {},
   ): Promise<Response> {
-    const own = this.#options.headers ?? {};
-    const common = typeof own === "function" ? await own() : own;
     scope.signal.throwIfAborted();
     const init: FetchInit = {
       method: "POST",
-      headers: { ...common, ...scope.headers(), ...headers, ...more },
+      headers: { ...headers, ...scope.headers() },
       body,
       signal: scope.signal,
     };

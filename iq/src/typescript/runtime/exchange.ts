@@ -41,6 +41,11 @@ class Scope {
     this.alive();
   }
 
+  /** No sign of life is expected for now. */
+  pauseSilence(): void {
+    clearTimeout(this.#silence);
+  }
+
   /** Notes a sign of life. */
   alive(): void {
     if (!this.#isWatched) return;
@@ -54,7 +59,7 @@ class Scope {
     const { signal } = this.#controller;
     if (signal.aborted) return signal.reason;
     if (cause instanceof RpcError) return cause;
-    if (!(cause instanceof TypeError || cause instanceof Error)) return cause;
+    if (!(cause instanceof Error)) return cause;
     const text = `the gateway cannot be reached: ${cause.message}`;
     return new RpcError("UNAVAILABLE", text, { retryable: true, cause });
   }
