@@ -1,6 +1,7 @@
 //! A service with secrets and calls of every kind, and recordings of its calls.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use iip_rpc::{
@@ -70,6 +71,9 @@ pub(crate) trait Accounts {
     async fn watch(&self) -> Result<Subscription<u32>, Status>;
     #[rpc(path = "/echo", raw)]
     async fn echo(&self, body: Bytes) -> Result<Bytes, Status>;
+    /// The number of these calls that run at a time.
+    #[rpc(idempotent)]
+    async fn together(&self) -> Result<u64, Status>;
 }
 
 /// What a server does differently.
@@ -88,6 +92,7 @@ pub(crate) enum Change {
 pub(crate) struct Bank {
     pub(crate) change: Change,
     pub(crate) prices: Topic<u32>,
+    pub(crate) running: AtomicU64,
 }
 
 impl Bank {
@@ -173,6 +178,16 @@ impl Accounts for Bank {
     async fn echo(&self, body: Bytes) -> Result<Bytes, Status> {
         Ok(body)
     }
+
+    async fn together(&self) -> Result<u64, Status> {
+        let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
+        // Others could begin now.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        Ok(running)
+    }
 }
 
 /// A running bank.
@@ -189,7 +204,12 @@ pub(crate) async fn bank_with(
     for price in [320, 321, 322] {
         prices.publish(price).await;
     }
-    let bank = AccountsServer::new(Bank { change, prices });
+    let running = AtomicU64::new(0);
+    let bank = AccountsServer::new(Bank {
+        change,
+        prices,
+        running,
+    });
     let server = with(Server::builder().service(bank));
     server.bind("127.0.0.1:0").await.unwrap()
 }

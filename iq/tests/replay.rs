@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::bank::{Change, PASSWORD, Recorder, TOKEN, bank, call_everything, file};
+use crate::bank::{
+    Accounts as _, AccountsClient, Change, PASSWORD, Recorder, TOKEN, bank, call_everything, file,
+};
 use crate::common::{Home, Ran, json_lines};
 
 /// A recording of a call of every kind.
@@ -191,4 +193,23 @@ async fn wrong_options_are_explained() {
         .iq(&["replay", &file(&home), "--to", "x:1", "--pace", "7"])
         .await;
     assert!(pace.failed(2).contains("50/s"));
+}
+
+#[tokio::test]
+async fn a_call_waits_for_those_that_had_ended_before_it() {
+    let (home, server) = (Home::new(), bank(Change::Nothing).await);
+    let to = server.target().to_string();
+    let recorder = Recorder::start(&home, &to, &["--payloads"]).await;
+    let client = AccountsClient::connect(&*recorder.address).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.together().await.unwrap(), 1);
+    }
+    drop(client);
+    recorder.stop().await;
+    let ran = replay(&home, Change::Nothing, &[]).await;
+    assert_eq!(ran.data(), "calls: 20 made, 20 the same, 0 different\n");
+    // In the original pace, two times as fast.
+    let speed = ["replay", &file(&home), "--to", &to, "--speed", "2"];
+    let text = home.iq(&speed).await.data();
+    assert_eq!(text, "calls: 20 made, 20 the same, 0 different\n");
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use bytes::BytesMut;
+use iip_core::frame::Frame;
 use iip_core::frame::FrameStatus::{
     ReplyFirst, ReplyLast, ReplyMore, ReplyOnly, RequestFirst, RequestLast, RequestMore,
     RequestOnly,
