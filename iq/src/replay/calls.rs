@@ -249,3 +249,6 @@ impl Calls {
         self.ready.insert(call.began, call);
     }
 }
+
+#[cfg(test)]
+mod tests;
