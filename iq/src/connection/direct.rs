@@ -47,7 +47,8 @@ impl Direct {
 
     #[cfg(not(feature = "tls"))]
     async fn secured(&self, io: IoStream) -> io::Result<IoStream> {
-        match self.tls {
+        match &self.tls {
+            Some(never) => match *never {},
             None => Ok(io),
         }
     }
