@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout};
 
-use crate::common::{GUARD, Home};
+use crate::common::{GUARD, Home, LONG};
 use crate::streams::interrupt;
 
 /// The password that must never be in a file.
@@ -239,7 +239,7 @@ impl Recorder {
     pub(crate) async fn start(home: &Home, to: &str, more: &[&str]) -> Self {
         let mut command = home.command();
         command.args(["record", "--listen", "127.0.0.1:0", "--to", to, "-o"]);
-        command.arg(file(home)).args(more);
+        command.arg(file(home)).args(["-t", LONG]).args(more);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

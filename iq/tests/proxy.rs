@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::bank::{Change, PASSWORD, Recorder, bank, bank_with, call_everything, file};
-use crate::common::{GUARD, Home};
+use crate::common::{GUARD, Home, LONG};
 
 /// The records of a kind.
 async fn shown(home: &Home, kind: &str) -> Vec<Value> {
@@ -104,6 +104,8 @@ async fn every_codec_and_compression_is_recorded_without_secrets() {
                 &to,
                 "--pace",
                 "max",
+                "-t",
+                LONG,
                 "--force",
             ];
             let expected = format!("calls: {calls} made, {calls} the same, 0 different\n");
@@ -150,7 +152,16 @@ async fn peers_without_envelopes_are_recorded_and_replayed() {
         (&json!("error"), &locked)
     );
     assert_eq!(replies[3]["code"], "UNIMPLEMENTED");
-    let replay = ["replay", &file(&home), "--to", &to, "--pace", "max"];
+    let replay = [
+        "replay",
+        &file(&home),
+        "--to",
+        &to,
+        "--pace",
+        "max",
+        "-t",
+        LONG,
+    ];
     let forced = home.iq(&[&replay[..], &["--force"]].concat()).await;
     assert_eq!(forced.data(), "calls: 4 made, 4 the same, 0 different\n");
     let text = home.iq(&replay).await.data();
@@ -179,6 +190,8 @@ async fn a_server_that_does_not_describe_itself_is_recorded_with_a_remark() {
         &to,
         "--pace",
         "max",
+        "-t",
+        LONG,
         "--force",
     ];
     let text = home.iq(&replay).await.data();
@@ -214,7 +227,16 @@ async fn a_recorder_that_is_killed_leaves_a_readable_file() {
     in_time(replayed).await;
     recorder.child.kill().await.unwrap();
     let ran = home
-        .iq(&["replay", &file(&home), "--to", &to, "--pace", "max"])
+        .iq(&[
+            "replay",
+            &file(&home),
+            "--to",
+            &to,
+            "--pace",
+            "max",
+            "-t",
+            LONG,
+        ])
         .await;
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
     assert!(
@@ -269,6 +291,8 @@ async fn a_disk_that_is_too_slow_drops_records_and_does_not_slow_down_calls() {
         &to,
         "--pace",
         "max",
+        "-t",
+        LONG,
         "--force",
     ];
     let ran = home.iq(&replay).await;

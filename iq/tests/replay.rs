@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::bank::{
     Accounts as _, AccountsClient, Change, PASSWORD, Recorder, TOKEN, bank, call_everything, file,
 };
-use crate::common::{Home, Ran, json_lines};
+use crate::common::{Home, LONG, Ran, json_lines};
 
 /// A recording of a call of every kind.
 async fn recorded() -> Home {
@@ -25,7 +25,7 @@ async fn replay(home: &Home, change: Change, more: &[&str]) -> Ran {
     let server = bank(change).await;
     let to = server.target().to_string();
     let file = file(home);
-    let replay = ["replay", &file, "--to", &to, "--pace", "max"];
+    let replay = ["replay", &file, "--to", &to, "--pace", "max", "-t", LONG];
     home.iq(&[&replay[..], more].concat()).await
 }
 
@@ -209,7 +209,16 @@ async fn a_call_waits_for_those_that_had_ended_before_it() {
     let ran = replay(&home, Change::Nothing, &[]).await;
     assert_eq!(ran.data(), "calls: 20 made, 20 the same, 0 different\n");
     // In the original pace, two times as fast.
-    let speed = ["replay", &file(&home), "--to", &to, "--speed", "2"];
+    let speed = [
+        "replay",
+        &file(&home),
+        "--to",
+        &to,
+        "--speed",
+        "2",
+        "-t",
+        LONG,
+    ];
     let text = home.iq(&speed).await.data();
     assert_eq!(text, "calls: 20 made, 20 the same, 0 different\n");
 }
