@@ -216,6 +216,16 @@ fn line(kind: &str, name: &str, at: u64, mut fields: Map<String, Value>) -> Stri
     if !name.is_empty() {
         line.push_str(&format!(" {name}"));
     }
+    // What a reader looks for comes first, and without its name.
+    for field in [
+        "service", "peer", "outcome", "code", "message", "value", "text",
+    ] {
+        let text = fields.remove(field).map(plain).unwrap_or_default();
+        if !text.is_empty() {
+            line.push_str(&format!(" {text}"));
+        }
+    }
+    // The others are in the output for programs.
     let details = [
         "path",
         "codec",
@@ -224,22 +234,20 @@ fn line(kind: &str, name: &str, at: u64, mut fields: Map<String, Value>) -> Stri
         "queue_us",
         "handler_us",
     ];
-    // They are in the output for programs.
-    fields.retain(|field, _| !details.contains(&&**field) || kind == "begin");
     for (field, value) in fields {
-        let text = match value {
-            Value::String(text) => text,
-            other => other.to_string(),
-        };
-        let text = shortened(text);
-        match &*field {
-            "value" | "text" | "outcome" | "service" | "peer" => {
-                line.push_str(&format!(" {text}"));
-            }
-            field => line.push_str(&format!(" {field}={text}")),
+        if !details.contains(&&*field) {
+            line.push_str(&format!(" {field}={}", plain(value)));
         }
     }
     line
+}
+
+/// The text of a value, without quotes around it.
+fn plain(value: Value) -> String {
+    shortened(match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    })
 }
 
 fn shortened(mut text: String) -> String {
