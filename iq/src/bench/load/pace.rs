@@ -3,8 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The time before a call is due in which a precise pace does not sleep.
-const BUSY: Duration = Duration::from_micros(50);
+/// The time before a call is due in which a precise pace does not sleep. Any other pace sleeps for
+/// at least that time, because each time it wakes up takes some microseconds of processor time.
+const SHORT: Duration = Duration::from_micros(50);
 
 /// Sleeps until calls are due. The timers of tokio are for whole milliseconds, in which many calls
 /// would be sent at once; a timer of Linux is as precise as its clock.
@@ -25,21 +26,19 @@ impl Pace {
 
     /// Waits until then; returns what time it is.
     pub(super) async fn until(&self, due: Instant) -> Instant {
-        let busy = if self.is_precise {
-            BUSY
-        } else {
-            Duration::ZERO
-        };
         loop {
             let now = Instant::now();
             let left = due.saturating_duration_since(now);
             if left.is_zero() {
                 return now;
             }
-            match left.checked_sub(busy).filter(|sleep| !sleep.is_zero()) {
-                Some(sleep) => self.timer.sleep(sleep).await,
+            if !self.is_precise {
+                self.timer.sleep(left.max(SHORT)).await;
+            } else if left > SHORT {
+                self.timer.sleep(left - SHORT).await;
+            } else {
                 // Replies are read meanwhile.
-                None => tokio::task::yield_now().await,
+                tokio::task::yield_now().await;
             }
         }
     }
