@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::conditions::Conditions;
+use super::latencies::short;
 use super::load::{Load, Made, Mode, Setup};
+use super::max_in_flight;
 use super::measured::Measured;
-use super::{latencies, max_in_flight};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
@@ -118,7 +119,7 @@ impl Search<'_> {
             if holds { "ok" } else { "failed" },
             measured.rate(),
             measured.skipped,
-            latencies::short(latency.quantile(0.5)),
+            short(latency.quantile(0.5)),
             found.join("  "),
         );
         output.either("step", object, line)?;

@@ -34,6 +34,10 @@ impl Progress {
 fn line(time: Duration, counts: &Counts, last: &(Duration, Counts), in_flight: usize) -> String {
     let interval = counts.since(&last.1, time.saturating_sub(last.0));
     let latency = counts.latency.since(&last.1.latency);
+    let show = |quantile| match latency.count() {
+        0 => "-".to_owned(),
+        _ => short(latency.quantile(quantile)),
+    };
     let skipped = match interval.skipped {
         0 => String::new(),
         skipped => format!("  {skipped} skipped"),
@@ -43,8 +47,8 @@ fn line(time: Duration, counts: &Counts, last: &(Duration, Counts), in_flight: u
         time.as_secs(),
         interval.rate(),
         interval.errors,
-        short(latency.quantile(0.5)),
-        short(latency.quantile(0.99)),
+        show(0.5),
+        show(0.99),
     )
 }
 

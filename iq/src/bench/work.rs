@@ -1,9 +1,9 @@
 //! What is called: a method or a raw path, and the connections for it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use iip_core::Connection;
 use iip_rpc::codec::{CodecId, DecodeLimits, dynamic};
 use iip_rpc::envelope::PlainError;
 use iip_rpc::schema::{Description, Format, Method, MethodKind};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::args::BenchArgs;
 use super::payload::Payload;
 use crate::call::{self, Callee};
-use crate::connection::{self, ConnectArgs};
+use crate::connection::{ConnectArgs, Connection};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::raw;
@@ -119,7 +119,7 @@ impl Work {
         };
         let (service, method) = &*described;
         callable(target, service, method)?;
-        let codecs = codecs(method, connection.client.raw().ready_connection().as_ref());
+        let codecs = codecs(method, &connection.client);
         let made = Payload::of_arguments(args, service, method, &codecs, seed).await?;
         let (payload, codec) = made;
         output.detail(format_args!("the arguments are encoded in {codec}"));
@@ -133,7 +133,8 @@ impl Work {
     }
 
     /// The call over one connection.
-    fn over(&self, client: &Client) -> Call {
+    fn over(&self, connection: &Connection) -> Call {
+        let client = &connection.client;
         let json = || client.json(&*self.path);
         match &self.kind {
             Kind::Raw => Call::Raw {
@@ -149,7 +150,10 @@ impl Work {
                     json()
                 };
                 match method.kind {
-                    MethodKind::ServerStream => Call::Stream(call),
+                    MethodKind::ServerStream => Call::Stream {
+                        call,
+                        timeout: connection.timeout,
+                    },
                     _ => Call::Unary(call.encoded_in(*codec)),
                 }
             }
@@ -227,7 +231,7 @@ fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
 }
 
 /// The codecs in which a method can be called, from the cheapest on.
-fn codecs(method: &Method, connection: Option<&Connection>) -> Vec<CodecId> {
+fn codecs(method: &Method, client: &Client) -> Vec<CodecId> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Hello {
@@ -244,7 +248,8 @@ fn codecs(method: &Method, connection: Option<&Connection>) -> Vec<CodecId> {
     if method.kind == MethodKind::ServerStream || method.format == Format::Json {
         return vec![CodecId::JSON];
     }
-    let hello = connection.and_then(|connection| connection.peer().hello());
+    let connection = client.raw().ready_connection();
+    let hello = connection.as_ref().and_then(|it| it.peer().hello());
     let hello: Option<Hello> = hello.and_then(|hello| serde_json::from_slice(hello).ok());
     let announced = hello.unwrap_or_default().rpc.codecs;
     let all = [CodecId::BINCODE, CodecId::POSTCARD, CodecId::MSGPACK];
@@ -274,7 +279,11 @@ enum Call {
         path: Box<str>,
     },
     Unary(JsonCall),
-    Stream(JsonCall),
+    Stream {
+        call: JsonCall,
+        /// The time until its last message.
+        timeout: Duration,
+    },
 }
 
 impl Caller {
@@ -288,8 +297,8 @@ impl Caller {
         let mut calls = Vec::new();
         for _ in 0..connections {
             for target in &work.targets {
-                let connection: connection::Connection = connect.connect(target, output).await?;
-                calls.push(work.over(&connection.client));
+                let connection = connect.connect(target, output).await?;
+                calls.push(work.over(&connection));
             }
         }
         Ok(Self {
@@ -322,7 +331,14 @@ impl Caller {
                 },
                 Err(error) => Err(raw::status_of(&error).into()),
             },
-            Call::Stream(call) => self.stream(call.clone(), body).await,
+            Call::Stream { call, timeout } => {
+                let stream = self.stream(call.clone(), body);
+                let in_time = tokio::time::timeout(*timeout, stream).await;
+                in_time.unwrap_or_else(|_| {
+                    let text = "the stream has not ended in time (option --timeout)";
+                    Err(Status::deadline_exceeded(text).into())
+                })
+            }
         }
     }
 

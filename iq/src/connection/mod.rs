@@ -99,7 +99,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
-    /// The time for one exchange, such as the whole of most commands.
+    /// The time for one exchange, such as a call or the whole of most commands.
     pub(crate) timeout: Duration,
     deadline: Instant,
 }

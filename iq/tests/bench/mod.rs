@@ -257,3 +257,19 @@ async fn mistakes_are_found_before_the_load_begins() {
     let error = home.iq(&["bench", "127.0.0.1:1/echo"]).await.failed(3);
     assert!(error.contains("127.0.0.1:1"), "{error}");
 }
+
+#[tokio::test]
+async fn a_stream_that_does_not_end_in_time_has_failed() {
+    let shop = Fixture::new().await;
+    let count = format!("count={}", u64::MAX);
+    let call = ["bench", &shop.target, "shop.Orders.list", &count, "--json"];
+    let load = ["-c", "2", "-n", "2", "--timeout", "300ms"];
+    let ran = Home::new().iq(&[&call[..], &load].concat()).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let failures = json_lines(&ran.out);
+    let failures = one(&failures, "failures");
+    assert_eq!(
+        (&failures["code"], &failures["count"]),
+        (&"DEADLINE_EXCEEDED".into(), &2.into())
+    );
+}
