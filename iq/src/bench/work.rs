@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use iip_core::Printable;
 use iip_rpc::codec::{CodecId, DecodeLimits, dynamic};
 use iip_rpc::envelope::PlainError;
 use iip_rpc::schema::{Description, Format, Method, MethodKind};
@@ -213,9 +214,9 @@ impl From<Status> for Failed {
 
 /// Refuses methods that cannot be called over and over in JSON.
 fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
-    let name = format!("{}.{}", service.service, method.name);
+    let name = Printable(format!("{}.{}", service.service, method.name));
     if method.format == Format::Raw {
-        let path = &method.path;
+        let path = Printable(&method.path);
         return Err(Failure::Usage(format!(
             "{name} takes and returns raw bytes: use `iq bench {target} {path} -d DATA`"
         )));

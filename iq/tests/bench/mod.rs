@@ -68,6 +68,35 @@ async fn a_number_of_calls_is_made_and_counted() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_describe_itself_is_called_by_path() {
+    let shop = Fixture::with(|server| server.describe(false)).await;
+    let home = Home::new();
+    let file = home.write("args.json", r#"{"id": {{int 1..9}}}"#);
+    for args in [r#"{"id":7}"#, r#"{"id":{{int 1..9}}}"#, &format!("@{file}")] {
+        let call = [
+            "bench",
+            &shop.target,
+            "/shop.Orders/find",
+            args,
+            "-n",
+            "20",
+            "--json",
+        ];
+        let ran = home.iq(&call).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(one(&json_lines(&ran.out), "summary")["ok"], 20);
+    }
+    let call = [
+        "bench",
+        &shop.target,
+        "/shop.Orders/find",
+        r#"{"id":{{int 1..9}}"#,
+    ];
+    let error = home.iq(&call).await.failed(2);
+    assert!(error.contains("not JSON"), "{error}");
+}
+
+#[tokio::test]
 async fn many_callers_share_a_connection() {
     let shop = Fixture::new().await;
     let call = ["bench", &shop.target, "shop.Orders.find", "id=7", "--json"];

@@ -105,7 +105,10 @@ impl Thread {
         });
         match self.load.mode {
             Mode::Closed { callers } => self.closed(task, callers).await,
-            Mode::Open { .. } => self.open(task).await?,
+            Mode::Open {
+                rates,
+                max_in_flight,
+            } => self.open(task, rates, max_in_flight).await?,
         }
         let (now, cpu) = (Instant::now(), cpu::thread());
         let busy = match before.is_finished() {
@@ -143,15 +146,8 @@ impl Thread {
     }
 
     /// Returns when the last call was sent.
-    async fn open(&mut self, task: Task) -> io::Result<()> {
+    async fn open(&mut self, task: Task, rates: (f64, f64), max_in_flight: u32) -> io::Result<()> {
         let load = &self.load;
-        let Mode::Open {
-            rates,
-            max_in_flight,
-        } = load.mode
-        else {
-            return Ok(());
-        };
         let share = Share {
             schedule: Schedule::new(rates, load.warmup, load.duration, load.requests),
             first: self.index.into(),

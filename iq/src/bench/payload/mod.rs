@@ -72,9 +72,14 @@ impl Payload {
 
     /// The arguments of a method about which nothing is known.
     pub(super) async fn of_unknown(args: &[String], seed: u64) -> Outcome<Self> {
+        let in_file = text_in_file(args).await?;
+        let args = in_file.as_ref().map_or(args, std::slice::from_ref);
+        // This checks the syntax.
+        let filled = filled(args, seed).map_err(Failure::Usage)?;
+        let text = Arguments::read(&filled).await?.untyped()?;
         match args {
-            [only] if is_json(only) => Self::of_data(only, seed),
-            args => Ok(Self::Fixed(Arguments::read(args).await?.untyped()?.into())),
+            [only] if filled != args => Self::of_data(only, seed),
+            _ => Ok(Self::Fixed(text.into())),
         }
     }
 
@@ -87,7 +92,7 @@ impl Payload {
         seed: u64,
     ) -> Outcome<(Self, CodecId)> {
         let name = Printable(format!("{}.{}", service.service, method.name)).to_string();
-        let usage = |error: String| Failure::Usage(format!("{name}: {error}"));
+        let usage = |error: String| Failure::Usage(format!("{name}: {}", Printable(error)));
         let in_file = text_in_file(args).await?;
         let args = in_file.as_ref().map_or(args, std::slice::from_ref);
         let fixed = match args {

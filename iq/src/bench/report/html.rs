@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use iip_core::Printable;
+
 use super::{explanation, svg, text};
 use crate::bench::measured::Measured;
 use crate::exit::{Failure, Outcome};
@@ -36,7 +38,8 @@ pub(in crate::bench) fn page(measured: &Measured) -> Outcome<String> {
     let data = data.replace('<', "\\u003c");
     let plan = &measured.plan;
     let figures = text::figures(measured, COLUMNS).join("\n");
-    let (method, targets) = (Escaped(&plan.method), plan.targets.join(", "));
+    let method = Printable(&plan.method).to_string();
+    let (method, targets) = (Escaped(&method), plan.targets.join(", "));
     let key = match measured.service {
         Some(_) => "<p><b class=\"key-due\">from due</b>, <b class=\"key-sent\">from sent</b></p>",
         None => "",

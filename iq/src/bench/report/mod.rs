@@ -55,7 +55,7 @@ fn objects(measured: &Measured, output: &Output) -> Outcome {
 }
 
 /// The figures of a run without its curves.
-pub(super) fn summary(measured: &Measured) -> Value {
+fn summary(measured: &Measured) -> Value {
     json!({
         "plan": measured.plan,
         "seconds": measured.seconds,
