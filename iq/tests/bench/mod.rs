@@ -34,6 +34,7 @@ async fn a_number_of_calls_is_made_and_counted() {
             "shop.Orders.place",
         ),
         (&[target, "shop.Orders.list", "count=3"], "shop.Orders.list"),
+        (&[target, "shop.Orders.find"], "shop.Orders.find"),
         (&[&echo, "-d", "hello {{string 4}}"], "/echo"),
         (&[&echo], "/echo"),
     ] {
@@ -94,6 +95,29 @@ async fn a_server_that_does_not_describe_itself_is_called_by_path() {
     ];
     let error = home.iq(&call).await.failed(2);
     assert!(error.contains("not JSON"), "{error}");
+}
+
+#[tokio::test]
+async fn calls_go_to_all_targets_in_turn() {
+    let shops = [Fixture::new().await, Fixture::new().await];
+    let [first, second] = &shops;
+    let call = [
+        "bench",
+        &first.target,
+        "--also",
+        &second.target,
+        "shop.Orders.find",
+        "id=7",
+    ];
+    let ran = Home::new()
+        .iq(&[&call[..], &["-n", "100", "-c", "4", "--json"]].concat())
+        .await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for shop in &shops {
+        let stats = shop.server.stats();
+        let find = stats.method("/shop.Orders/find").expect("it was called");
+        assert_eq!(find.codes.ok(), 50);
+    }
 }
 
 #[tokio::test]
