@@ -4,7 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 
 use crate::common::{Backend, Http, serves};
-use crate::program::{Dir, Running, config};
+use crate::dir::Dir;
+use crate::program::{Running, config};
 use crate::smuggling::cases;
 use crate::{http2, smuggling};
 

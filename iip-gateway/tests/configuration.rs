@@ -34,6 +34,12 @@ fn a_mistake_has_its_line_and_column() {
             (2, 11),
             "`also_plain` needs `tls`",
         ),
+        (
+            "[[listen]]\naddress = \"127.0.0.1:0\"\n\
+             tls = { certificate = \"c\", key = \"k\", max_handshakes = 0 }",
+            (3, 56),
+            "nonzero",
+        ),
         ("[limits]\nhead_timeout = 5", (2, 16), "a time such as"),
         ("[limits]\nhead_timeout = \"5\"", (2, 16), "a time such as"),
         (

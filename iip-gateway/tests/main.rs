@@ -8,6 +8,8 @@ mod attacks;
 mod backends;
 mod common;
 mod configuration;
+#[cfg(any(feature = "tls", all(feature = "cli", unix)))]
+mod dir;
 mod http2;
 mod large_replies;
 mod lifecycle;

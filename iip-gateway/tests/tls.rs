@@ -9,12 +9,14 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use iip_core::tls::{ClientTls, ServerTls};
 use iip_core::transport::{Endpoint, Listener};
+use iip_gateway::config::ConfigFile;
 use iip_gateway::{Gateway, ListenOptions};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::common::{Backend, Http, all_run, before, get, passes, post, until, within};
+use crate::dir::Dir;
 
 /// A certificate of its own for `localhost`.
 pub(crate) fn identity() -> (ServerTls, ClientTls) {
@@ -139,4 +141,21 @@ async fn handshakes_beyond_the_limit_wait_and_stalled_ones_make_room() {
     let status = within("a reply", connecting).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 200");
     stalled.closed().await;
+}
+
+#[test]
+fn the_limit_of_handshakes_has_a_key() {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let dir = Dir::new();
+    dir.write("cert.pem", &cert.pem());
+    dir.write("key.pem", &signing_key.serialize_pem());
+    for (key, limit) in [("", 256), (", max_handshakes = 3", 3)] {
+        let tls = format!("{{ certificate = \"cert.pem\", key = \"key.pem\"{key} }}");
+        let text = format!("[[listen]]\naddress = \"127.0.0.1:0\"\ntls = {tls}");
+        let file = ConfigFile::parse(dir.0.join("gateway.toml"), &text).unwrap();
+        let options = format!("{:?}", file.listeners().unwrap()[0].options);
+        let expected = format!("max_handshakes: {limit} ");
+        assert!(options.contains(&expected), "{options}");
+    }
 }

@@ -66,6 +66,10 @@ async fn an_idempotent_method_is_called_by_its_query() {
     }
     let place = ask(shop.address, get("/shop.v1.Orders/place?id=1")).await;
     assert_eq!((place.status, place.header("allow")), (405, Some("POST")));
+    assert_eq!(
+        problem(&place)["detail"],
+        "this method accepts POST; GET is for idempotent methods that take no stream, see /docs/"
+    );
 }
 
 #[tokio::test]
@@ -109,11 +113,10 @@ async fn failures_are_problems_with_their_status() {
         assert_eq!(problem(&reply)["executed"], "no", "{args}");
     }
     for target in ["/shop.v1.Orders/none", "/none", "/"] {
-        assert_eq!(
-            ask(shop.address, post(target, "")).await.status,
-            404,
-            "{target}"
-        );
+        let reply = ask(shop.address, post(target, "")).await;
+        assert_eq!(reply.status, 404, "{target}");
+        let detail = &problem(&reply)["detail"];
+        assert_eq!(detail, "no method has this path, see /docs/", "{target}");
     }
 }
 

@@ -69,6 +69,7 @@ pub(super) struct ListenTls {
     certificate: PathBuf,
     key: PathBuf,
     client_roots: Option<PathBuf>,
+    max_handshakes: Option<NonZeroUsize>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -261,6 +262,10 @@ pub(super) fn listen_tls(
             let made = made.client_roots_file(beside(roots));
             made.map_err(|error| error.to_string())?
         }
+        None => made,
+    };
+    let made = match tls.max_handshakes {
+        Some(count) => made.max_handshakes(count.get()),
         None => made,
     };
     made.check().map_err(|error| error.to_string())?;

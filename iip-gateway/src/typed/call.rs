@@ -48,7 +48,16 @@ impl<'a> Call<'a> {
             Method::POST => {}
             Method::GET if accepts_get => {}
             _ if accepts_get => return Err(headers::not_allowed("GET, POST")),
-            _ => return Err(headers::not_allowed("POST")),
+            _ => {
+                let mut failure = headers::not_allowed("POST");
+                failure.detail = format!(
+                    "this method accepts POST; GET is for idempotent methods that take no stream, \
+                     see {}/docs/",
+                    options.prefix
+                )
+                .into();
+                return Err(failure);
+            }
         }
         Ok(Self {
             client: client.with_options(call_options(options, &found, &request)?),

@@ -75,18 +75,18 @@ impl Catalog {
         self.is_local
     }
 
-    /// Finds the method at a path of HTTP. Asks the backends if their build is not known, or the
-    /// path is not; at most once per second.
-    pub(super) async fn find(&self, client: &Client, path: &str) -> Result<Found, Failure> {
+    /// Finds the method at a path of HTTP, if there is one. Asks the backends if their build is not
+    /// known, or the path is not; at most once per second.
+    pub(super) async fn find(&self, client: &Client, path: &str) -> Result<Option<Found>, Failure> {
         self.follow(client).await?;
         if let Some(found) = self.lookup(path) {
-            return Ok(found);
+            return Ok(Some(found));
         }
         // Backends that announce their build have been asked already.
         if !self.is_local && client.announced_build().is_none() {
             self.ask(client).await?;
         }
-        self.lookup(path).ok_or_else(|| no_method(path))
+        Ok(self.lookup(path))
     }
 
     /// Returns the build that was described last.
@@ -166,10 +166,6 @@ impl Catalog {
     fn known(&self) -> MutexGuard<'_, VecDeque<Arc<Build>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn no_method(path: &str) -> Failure {
-    Failure::not_found(format!("no service of the backends has a method at {path}"))
 }
 
 impl Build {

@@ -121,7 +121,7 @@ pub(crate) fn not_allowed(methods: &'static str) -> Failure {
     let failure = Failure::refused(
         StatusCode::METHOD_NOT_ALLOWED,
         "UNIMPLEMENTED",
-        format!("the target accepts {methods}"),
+        format!("this path accepts {methods}"),
     );
     failure.with_header(ALLOW, HeaderValue::from_static(methods))
 }

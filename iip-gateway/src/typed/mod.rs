@@ -110,7 +110,7 @@ impl Api {
         let Some(path) = path.map(str::to_owned) else {
             let prefix = &self.options.prefix;
             return Err(Failure::not_found(format!(
-                "the services are under {prefix}/"
+                "the services are under {prefix}/, see {prefix}/docs/"
             )));
         };
         if let Some(document) = Document::at(&path) {
@@ -126,6 +126,10 @@ impl Api {
             return Err(origin::refused());
         }
         let found = self.catalog.find(&self.client, &path).await?;
+        let found = found.ok_or_else(|| {
+            let prefix = &self.options.prefix;
+            Failure::not_found(format!("no method has this path, see {prefix}/docs/"))
+        })?;
         Call::new(&self.client, &self.options, found, request)?
             .make()
             .await
