@@ -19,6 +19,7 @@ use self::new::Orders as _;
 use self::old::Orders as _;
 use crate::common::source::{TestSource, snapshot};
 use crate::common::{spawn, within};
+use crate::observe::Sink;
 
 /// The first build.
 mod old {
@@ -206,6 +207,8 @@ async fn calls_of_equal_builds_stay_in_their_codec() {
 
 #[tokio::test]
 async fn calls_of_compatible_builds_change_their_codec_and_carry_the_right_values() {
+    let sink = Sink::default();
+    let _guard = metrics::set_default_local_recorder(&sink);
     let (server, _) = new_server().await;
     let client = connect(&server, Client::builder()).await;
     let orders = old::OrdersClient::new(client.clone());
@@ -213,6 +216,9 @@ async fn calls_of_compatible_builds_change_their_codec_and_carry_the_right_value
         assert_eq!(orders.place(old_order(id)).await.unwrap(), old_order(id));
     }
     assert_eq!(client.codec_fallbacks(), 3);
+    let counted = sink.0.lock().unwrap().clone();
+    let key = "iip_codec_fallback_total rpc.method=shop.Orders/place".to_owned();
+    assert_eq!(counted, [(key, 3.0)].into());
 
     let (server, _) = old_server().await;
     let client = connect(&server, Client::builder()).await;

@@ -233,7 +233,7 @@ async fn the_facade_gets_the_names_of_opentelemetry() {
     let sink = Sink::default();
     // It is local to this thread, which runs both sides.
     let _guard = metrics::set_default_local_recorder(&sink);
-    let (_server, shop) = measured(Client::builder().interceptor(facade())).await;
+    let (server, shop) = measured(Client::builder().interceptor(facade())).await;
     shop.buy("cake").await.unwrap();
     shop.buy("cake").await.unwrap();
     shop.buy("bread").await.unwrap_err();
@@ -255,6 +255,11 @@ async fn the_facade_gets_the_names_of_opentelemetry() {
         })
         .collect();
     assert_eq!(*sink.0.lock().unwrap(), expected);
+    // What the server counts by itself has the same name, and not that of the path.
+    let text = server.stats().to_prometheus();
+    let calls = r#"rpc_server_calls_total{rpc_system_name="iip",rpc_method="Shop/buy","#;
+    assert!(text.contains(calls), "{text}");
+    assert!(!text.contains("shop/buy"), "{text}");
 }
 
 /// Every span with its fields, and every event of the target "shop" with the span it is in.

@@ -81,6 +81,13 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
+    /// Returns the name of the method in [metrics](crate::stats::Snapshot::to_metrics), such as
+    /// `shop.v1.Orders/find`. Called once, when the server starts. Default: `None`; the name is then
+    /// the path without its first `/`.
+    fn rpc_method(&self) -> Option<String> {
+        None
+    }
+
     /// Returns the reply to a request that is rejected, or whose own reply cannot be sent. `tag` is
     /// the tag of the request, or that of a request without data if it was skipped because of its
     /// size.

@@ -302,6 +302,13 @@ impl MethodDescriptor {
         self.name
     }
 
+    /// Service and method, such as `shop.v1.Orders/find`: the name of the method in metrics and
+    /// spans, as OpenTelemetry defines it.
+    #[must_use]
+    pub fn rpc_method(&self) -> String {
+        format!("{}/{}", self.service, self.name)
+    }
+
     /// The IIP path of calls, such as `/greeter/hello`.
     #[must_use]
     pub const fn path(&self) -> &'static str {

@@ -160,8 +160,9 @@ impl ServerBuilder {
         };
         #[cfg(all(unix, feature = "inherit"))]
         let socket = Mutex::new(Passable::of(&listener)?);
-        let paths = self.handlers.keys().map(|path| &path[..]);
-        let stats = Registry::of_server(paths, self.statistics.is_some());
+        let handlers = self.handlers.iter();
+        let methods = handlers.map(|(path, handler)| (&path[..], handler.rpc_method()));
+        let stats = Registry::of_server(methods, self.statistics.is_some());
         let routes = Arc::new(Routes {
             handlers: self.handlers,
             fallback: self.fallback,

@@ -17,6 +17,8 @@ pub(super) const MAX_SHARDS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Method {
     path: Arc<str>,
+    /// The name in metrics, if it is not that of the path.
+    rpc_method: Option<Arc<str>>,
     /// The calls that failed, by their codes. They are few, and not sharded.
     failed: [AtomicU64; CODE_NAMES.len()],
     /// Made when a connection of the shard uses the method.
@@ -79,9 +81,10 @@ pub(super) struct Counts {
 }
 
 impl Method {
-    pub(super) fn new(path: &str) -> Self {
+    pub(super) fn new(path: &str, rpc_method: Option<String>) -> Self {
         Self {
             path: path.into(),
+            rpc_method: rpc_method.map(Into::into),
             failed: Default::default(),
             shards: Default::default(),
             recent: OnceLock::new(),
@@ -152,6 +155,7 @@ impl Method {
 
     pub(super) fn stats(&self) -> MethodStats {
         let mut stats = MethodStats::new(Arc::clone(&self.path));
+        stats.rpc_method.clone_from(&self.rpc_method);
         let mut codes = [(); CODE_NAMES.len()].map(|()| 0);
         for (count, failed) in codes.iter_mut().zip(&self.failed) {
             *count = failed.load(Ordering::Relaxed);

@@ -69,7 +69,7 @@ impl Snapshot {
     /// | `rpc_server_start_time_seconds` | gauge, seconds since 1970 | `rpc_system_name` |
     ///
     /// Those of a client begin with `rpc_client`. A call belongs to a bucket if it took less time
-    /// than the bound. `rpc_method` is the path without the leading `/`.
+    /// than the bound. `rpc_method` is [`MethodStats::rpc_method`].
     #[must_use]
     pub fn to_metrics(&self, format: MetricsFormat) -> String {
         let mut text = String::with_capacity(4096 + self.methods.len() * 4096);
@@ -96,7 +96,7 @@ impl Text<'_> {
         let labelled: Vec<(String, &MethodStats)> = snapshot
             .methods
             .iter()
-            .map(|method| (labels(&prefix, method.name()), method))
+            .map(|method| (labels(&prefix, method.rpc_method()), method))
             .collect();
         self.head(
             &names.duration,

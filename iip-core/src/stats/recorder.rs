@@ -201,7 +201,7 @@ impl Recorder {
             id,
             method: match &self.registry {
                 Some(registry) => registry.method(id),
-                None => Arc::new(Method::new(OTHER)),
+                None => Arc::new(Method::new(OTHER, None)),
             },
             counts: Counts::default(),
             bucket: 0,

@@ -1,6 +1,6 @@
 //! The counters that the connections of a server or client share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::method::{MAX_SHARDS, Method};
 use super::notable::RecentCalls;
 use super::recent::{MILLI, Recent};
-use super::snapshot::{Connections, MAX_METHODS, MethodStats, OTHER, Snapshot};
+use super::snapshot::{Connections, MAX_METHODS, MethodStats, OTHER, Snapshot, name_of};
 use crate::clock;
 use crate::frame::Side;
 use crate::path::label_and_query;
@@ -40,7 +40,7 @@ struct Methods {
 }
 
 impl Methods {
-    fn add(&mut self, path: &str) -> MethodId {
+    fn add(&mut self, path: &str, rpc_method: Option<String>) -> MethodId {
         let Ok(number) = u16::try_from(self.list.len()) else {
             return MethodId::default();
         };
@@ -49,7 +49,7 @@ impl Methods {
         }
         let id = MethodId(number);
         self.ids.insert(path.as_bytes().into(), id);
-        self.list.push(Arc::new(Method::new(path)));
+        self.list.push(Arc::new(Method::new(path, rpc_method)));
         id
     }
 }
@@ -60,23 +60,30 @@ impl Registry {
         Arc::new(Self::new(Side::Client))
     }
 
-    /// The counters of a server with these paths. Others count as [`OTHER`]. `keeps_recent` is
-    /// `true` if recent calls are kept, which takes 38 KB for each method.
+    /// The counters of a server with these paths, and their names in metrics. Others count as
+    /// [`OTHER`]. `keeps_recent` is `true` if recent calls are kept, which takes 38 KB for each
+    /// method.
     pub(crate) fn of_server<'a>(
-        paths: impl Iterator<Item = &'a [u8]>,
+        methods: impl Iterator<Item = (&'a [u8], Option<String>)>,
         keeps_recent: bool,
     ) -> Arc<Self> {
         let mut registry = Self::new(Side::Server);
         registry.recent = keeps_recent.then(|| Mutex::new(Recent::new(MILLI)));
-        let mut paths: Vec<&str> = paths.filter_map(|path| str::from_utf8(path).ok()).collect();
+        let named = methods.filter_map(|(path, name)| Some((str::from_utf8(path).ok()?, name)));
+        let mut named: Vec<(&str, Option<String>)> = named.collect();
         // If there are too many, the order decides which of them have figures of their own.
-        paths.sort_unstable();
+        named.sort_unstable();
         let mut methods = registry
             .methods
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        for path in paths {
-            methods.add(path);
+        let by_path = named.iter().filter(|(_, name)| name.is_none());
+        let mut taken: HashSet<String> =
+            by_path.map(|(path, _)| name_of(path).to_owned()).collect();
+        for (path, name) in named {
+            // Metrics with the same labels would be one.
+            let name = name.filter(|name| taken.insert(name.clone()));
+            methods.add(path, name);
         }
         drop(methods);
         Arc::new(registry)
@@ -90,7 +97,7 @@ impl Registry {
             started_at: clock::wall_clock(),
             methods: RwLock::new(Methods {
                 ids: HashMap::new(),
-                list: vec![Arc::new(Method::new(OTHER))],
+                list: vec![Arc::new(Method::new(OTHER, None))],
             }),
             // With one core, connections do not run at the same time.
             shards: cores.next_power_of_two().min(MAX_SHARDS),
@@ -164,7 +171,7 @@ impl Registry {
         // Another call may have added it in between.
         match methods.ids.get(&label[..]) {
             Some(id) => *id,
-            None => methods.add(path),
+            None => methods.add(path, None),
         }
     }
 
@@ -213,7 +220,8 @@ mod tests {
 
     fn registry(methods: usize) -> Arc<Registry> {
         let paths: Vec<String> = (0..methods).map(|n| format!("/service/{n}")).collect();
-        Registry::of_server(paths.iter().map(|path| path.as_bytes()), false)
+        let methods = paths.iter().map(|path| (path.as_bytes(), None));
+        Registry::of_server(methods, false)
     }
 
     /// Counts calls of the first methods on a connection.
@@ -251,6 +259,24 @@ mod tests {
         }
         let later = registry.snapshot(Connections::default());
         assert_eq!(later.since(&snapshot).total().codes.total(), 0);
+    }
+
+    #[test]
+    fn no_two_methods_have_one_name_in_metrics() {
+        let methods = [
+            ("/a", Some("Shop/find")),
+            ("/b", Some("Shop/find")),
+            ("/c", Some("Shop/list")),
+            ("/Shop/list", None),
+        ];
+        let methods = methods.map(|(path, name)| (path.as_bytes(), name.map(str::to_owned)));
+        let registry = Registry::of_server(methods.into_iter(), false);
+        let name = |path: &str| {
+            let method = registry.known(path.as_bytes()).expect("it has a route");
+            method.stats().rpc_method().to_owned()
+        };
+        let names = ["/a", "/b", "/c", "/Shop/list"].map(name);
+        assert_eq!(names, ["Shop/find", "b", "c", "Shop/list"]);
     }
 
     #[test]

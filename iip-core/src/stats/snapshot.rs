@@ -82,6 +82,7 @@ pub struct MethodStats {
     /// The path, such as `/greeter/hello`, or [`OTHER`]: at a server for paths without a route of
     /// their own, and for all but the first [`MAX_METHODS`].
     pub path: Arc<str>,
+    pub(super) rpc_method: Option<Arc<str>>,
     /// The calls that have ended, by their codes. A counter.
     ///
     /// A client counts every attempt: a call that is retried or hedged counts more than once. Calls
@@ -111,6 +112,7 @@ impl MethodStats {
     pub(super) fn new(path: Arc<str>) -> Self {
         Self {
             path,
+            rpc_method: None,
             codes: Codes::default(),
             in_flight: 0,
             max_concurrency: None,
@@ -127,11 +129,18 @@ impl MethodStats {
         frames + self.codes.total() + self.in_flight > 0
     }
 
-    /// Returns the path without the leading `/`: the name of the method in metrics, such as
-    /// `greeter/hello`.
+    /// Returns the path without the leading `/`, such as `greeter/hello`.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.path.strip_prefix('/').unwrap_or(&self.path)
+        name_of(&self.path)
+    }
+
+    /// Returns the name of the method in metrics, as OpenTelemetry defines it: service and method,
+    /// such as `shop.v1.Greeter/hello`. Where the service is not known, as at clients, it is the
+    /// [`name`](Self::name).
+    #[must_use]
+    pub fn rpc_method(&self) -> &str {
+        self.rpc_method.as_deref().unwrap_or_else(|| self.name())
     }
 
     /// Adds the figures of another method, or of the same one on another server. The limit stays
@@ -151,6 +160,7 @@ impl MethodStats {
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             path: Arc::clone(&self.path),
+            rpc_method: self.rpc_method.clone(),
             codes: self.codes.since(&earlier.codes),
             in_flight: self.in_flight,
             max_concurrency: self.max_concurrency,
@@ -160,6 +170,11 @@ impl MethodStats {
             latency: self.latency.since(&earlier.latency),
         }
     }
+}
+
+/// Returns a path without the leading `/`.
+pub(super) fn name_of(path: &str) -> &str {
+    path.strip_prefix('/').unwrap_or(path)
 }
 
 /// Numbers of frames, messages and bytes.

@@ -12,7 +12,7 @@ use iip_core::transport::Endpoint;
 use metrics::{IntoF64, counter, gauge, histogram, with_recorder};
 
 use super::address::{SERVER_ADDRESS, SERVER_PORT, address_and_port};
-use super::{Recorder, Side, otel_method};
+use super::{Recorder, Side};
 use crate::method::MethodDescriptor;
 use crate::status::Code;
 
@@ -151,7 +151,7 @@ impl Recorder for MetricsFacade {
         let metrics = metrics_of(side);
         let mut labels = vec![
             (SYSTEM_NAME, names::SYSTEM.to_owned()),
-            (METHOD, otel_method(method)),
+            (METHOD, method.rpc_method()),
             (STATUS_CODE, code.name().to_owned()),
         ];
         if let Some(backend) = backend {
@@ -181,13 +181,13 @@ impl Recorder for MetricsFacade {
 /// of the program, whether or not a client has a [`MetricsFacade`].
 #[cold]
 pub(crate) fn count_codec_fallback(method: &MethodDescriptor) {
-    counter!("iip_codec_fallback_total", METHOD => otel_method(method)).increment(1);
+    counter!("iip_codec_fallback_total", METHOD => method.rpc_method()).increment(1);
 }
 
 fn active(side: Side, method: &MethodDescriptor) -> metrics::Gauge {
     let labels = [
         (SYSTEM_NAME, names::SYSTEM.to_owned()),
-        (METHOD, otel_method(method)),
+        (METHOD, method.rpc_method()),
     ];
     gauge!(metrics_of(side).active, &labels)
 }

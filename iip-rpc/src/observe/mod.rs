@@ -201,9 +201,3 @@ impl<R: Recorder> Drop for Running<'_, R> {
             .call_ended_on(self.side, self.method, self.code, took, backend.as_deref());
     }
 }
-
-/// Returns the name of a method in OpenTelemetry's format.
-#[cfg(any(feature = "metrics", feature = "tracing"))]
-fn otel_method(method: &MethodDescriptor) -> String {
-    format!("{}/{}", method.service(), method.name())
-}

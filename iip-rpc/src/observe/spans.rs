@@ -10,7 +10,6 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
 use super::address::{SERVER_ADDRESS, SERVER_PORT, address_and_port};
-use super::otel_method;
 use crate::context::CallContext;
 use crate::interceptor::{
     CalledBackend, ClientCall, ClientInterceptor, Completion, Next, Outcome, ServerCall,
@@ -166,7 +165,7 @@ fn nobody_listens() -> bool {
 macro_rules! span {
     ($target:literal, $kind:literal, $method:expr, $context:expr $(, $later:literal)*) => {{
         let (method, context): (&MethodDescriptor, TraceContext) = ($method, $context);
-        let name = otel_method(method);
+        let name = method.rpc_method();
         tracing::info_span!(
             target: $target,
             "rpc",

@@ -24,6 +24,10 @@ impl MethodHandler {
 }
 
 impl Handler for MethodHandler {
+    fn rpc_method(&self) -> Option<String> {
+        Some(self.0.descriptor.rpc_method())
+    }
+
     fn call(&self, mut request: Request) -> HandlerFuture {
         let method = &self.0;
         let permit = match method.gate.as_ref().map(Gate::enter).transpose() {
