@@ -13,8 +13,8 @@ use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::activity::RunningRequest;
 use crate::failure::Failure;
-use crate::io::RunningRequest;
 use crate::limits::Limits;
 use crate::record::Record;
 

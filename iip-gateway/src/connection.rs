@@ -20,9 +20,10 @@ use iip_core::transport::{IoStream, read_first};
 use tokio::time::timeout;
 
 use crate::accept::Place;
+use crate::activity::Activity;
 use crate::body::ReplyBody;
 use crate::drain::Drain;
-use crate::io::{Activity, Verdict, Watch, WatchedIo};
+use crate::io::{Verdict, Watch, WatchedIo};
 use crate::limits::Limits;
 use crate::listen::ListenOptions;
 use crate::scan::Scanner;

@@ -12,177 +12,23 @@ use iip_core::transport::{Endpoint, Listener};
 use crate::accept::{self, Places};
 use crate::access_log::AccessLog;
 use crate::body::Buffered;
+use crate::builder::{BuildError, GatewayBuilder};
 use crate::drain::{Drain, Drainer};
 use crate::failure::Statuses;
 use crate::group::{Backends, Group};
 use crate::limits::Limits;
 use crate::listen::ListenOptions;
 use crate::networks::IpNetwork;
-use crate::route::{Route, Router};
+use crate::route::Router;
 
 /// The time that the access log has for its last lines when the gateway ends.
 const LOG_TIME: Duration = Duration::from_secs(1);
-
-/// The error of a gateway that cannot work as it is configured.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// A limit cannot work.
-    #[error("option {option}: {reason}")]
-    Limit {
-        /// The option of [`Limits`].
-        option: &'static str,
-        /// The reason why it cannot work.
-        reason: String,
-    },
-    /// A group cannot work.
-    #[error("group `{group}`: {reason}")]
-    Group {
-        /// The name of the group.
-        group: String,
-        /// The reason why it cannot work.
-        reason: String,
-    },
-    /// A route names a group that does not exist.
-    #[error("a route names the group `{group}`, which does not exist")]
-    UnknownGroup {
-        /// The name of the group.
-        group: String,
-    },
-}
-
-/// The configuration of a gateway before it is built.
-#[derive(Clone, Debug, Default)]
-pub struct GatewayBuilder {
-    groups: Vec<(Arc<str>, Group)>,
-    routes: Vec<Route>,
-    limits: Limits,
-    trusted: Vec<IpNetwork>,
-    adds_forwarded: bool,
-    statuses: Statuses,
-    access_log: Option<AccessLog>,
-}
-
-impl GatewayBuilder {
-    /// Adds a group of backends. Another one of the same name is replaced.
-    #[must_use]
-    pub fn group(mut self, name: impl Into<Arc<str>>, group: Group) -> Self {
-        let name = name.into();
-        self.groups.retain(|(other, _)| *other != name);
-        self.groups.push((name, group));
-        self
-    }
-
-    /// Adds a route. [`Route`] describes the order.
-    #[must_use]
-    pub fn route(mut self, route: Route) -> Self {
-        self.routes.push(route);
-        self
-    }
-
-    /// Sets the limits.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Believes `X-Forwarded-*`, `X-Real-IP` and `Forwarded` of clients in this network. Default:
-    /// of none; these headers are then removed.
-    #[must_use]
-    pub fn trust(mut self, network: IpNetwork) -> Self {
-        self.trusted.push(network);
-        self
-    }
-
-    /// Sends `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` to backends. Default:
-    /// no, as Go's adapter does not.
-    #[must_use]
-    pub fn add_forwarded(mut self, adds: bool) -> Self {
-        self.adds_forwarded = adds;
-        self
-    }
-
-    /// Sets the statuses of replies that do not come from a backend. Default: [`Statuses::Http`].
-    #[must_use]
-    pub fn statuses(mut self, statuses: Statuses) -> Self {
-        self.statuses = statuses;
-        self
-    }
-
-    /// Writes a line for each request. Default: no log.
-    #[must_use]
-    pub fn access_log(mut self, log: AccessLog) -> Self {
-        self.access_log = Some(log);
-        self
-    }
-
-    /// Builds the gateway. Nothing is connected yet.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the first setting that cannot work.
-    pub fn build(self) -> Result<Gateway, BuildError> {
-        let config = Arc::new(self.checked()?);
-        Ok(Gateway {
-            shared: Arc::new(Shared {
-                current: ArcSwap::new(config),
-                workers: Mutex::default(),
-                places: Arc::default(),
-                buffered: Arc::default(),
-                drainer: Drainer::new(),
-            }),
-        })
-    }
-
-    /// Builds the gateway and serves an address in the current runtime, see [`Gateway::bind`].
-    /// Returns the address too.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the errors of [`build`](Self::build) and [`Gateway::bind`].
-    pub async fn bind(self, address: &str) -> io::Result<(Gateway, SocketAddr)> {
-        let gateway = self.build();
-        let gateway =
-            gateway.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let address = gateway.bind(address).await?;
-        Ok((gateway, address))
-    }
-
-    fn checked(self) -> Result<Config, BuildError> {
-        if let Err((option, reason)) = self.limits.check() {
-            return Err(BuildError::Limit { option, reason });
-        }
-        for (name, group) in &self.groups {
-            group.check().map_err(|reason| BuildError::Group {
-                group: name.to_string(),
-                reason,
-            })?;
-        }
-        let exists = |name: &str| self.groups.iter().any(|(group, _)| **group == *name);
-        let mut named = self.routes.iter().filter_map(Route::names);
-        if let Some(unknown) = named.find(|name| !exists(name)) {
-            return Err(BuildError::UnknownGroup {
-                group: unknown.to_owned(),
-            });
-        }
-        Ok(Config {
-            router: Router::new(&self.routes),
-            groups: self.groups,
-            limits: Arc::new(self.limits),
-            trusted: self.trusted,
-            adds_forwarded: self.adds_forwarded,
-            statuses: self.statuses,
-            access_log: self.access_log,
-        })
-    }
-}
 
 /// The configuration of a gateway.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) router: Router,
-    groups: Vec<(Arc<str>, Group)>,
+    pub(crate) groups: Vec<(Arc<str>, Group)>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) trusted: Vec<IpNetwork>,
     pub(crate) adds_forwarded: bool,
@@ -271,6 +117,18 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                current: ArcSwap::from_pointee(config),
+                workers: Mutex::default(),
+                places: Arc::default(),
+                buffered: Arc::default(),
+                drainer: Drainer::new(),
+            }),
+        }
+    }
+
     /// Creates a builder with the default configuration: no groups, no routes.
     #[must_use]
     pub fn builder() -> GatewayBuilder {

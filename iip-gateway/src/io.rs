@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,136 +14,15 @@ use iip_core::transport::IoStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::activity::{Activity, State};
 use crate::limits::Limits;
-use crate::scan::{Fault, Scanner};
+use crate::scan::Scanner;
 
 /// The time and the number of bytes for which a connection stays open after a request that has not
 /// been read to its end, so that the client reads its reply before it learns that the connection is
 /// closed.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
-
-/// The state that the stream shares with the requests of its connection.
-#[derive(Debug)]
-pub(crate) struct Activity(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
-    /// Number of requests that are being handled.
-    running: usize,
-    /// Number of requests that have begun, and of those that were cancelled and not.
-    begun: u64,
-    cancelled: u64,
-    completed: u64,
-    /// The end of the last request, or the last byte of a reply that had to wait.
-    last: Instant,
-    fault: Option<(u64, Fault)>,
-    /// The time at which the head that is incomplete began.
-    head_since: Option<Instant>,
-    /// The last request has arrived completely, and nothing of the next one.
-    is_between: bool,
-    /// The time since which the peer has accepted no byte.
-    write_since: Option<Instant>,
-    /// The last progress of each reply that is being sent.
-    sending: Vec<Option<Instant>>,
-    /// The connection must end, for this reason.
-    ended: Option<&'static str>,
-}
-
-impl Activity {
-    /// Creates the state of a connection whose first head has begun now.
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(State {
-            running: 0,
-            begun: 0,
-            cancelled: 0,
-            completed: 0,
-            last: Instant::now(),
-            fault: None,
-            head_since: Some(Instant::now()),
-            is_between: false,
-            write_since: None,
-            sending: Vec::new(),
-            ended: None,
-        }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts a request; returns what is wrong with its head.
-    pub(crate) fn begin(self: &Arc<Self>, max_resets: u64) -> (RunningRequest, Option<Fault>) {
-        let mut state = self.lock();
-        state.running += 1;
-        state.begun += 1;
-        let fault = state
-            .fault
-            .and_then(|(head, fault)| (head <= state.begun).then_some(fault));
-        let running = RunningRequest {
-            activity: Arc::clone(self),
-            max_resets,
-            has_reply: false,
-            sending: None,
-        };
-        (running, fault)
-    }
-}
-
-/// A request that is being handled.
-#[derive(Debug)]
-pub(crate) struct RunningRequest {
-    activity: Arc<Activity>,
-    max_resets: u64,
-    has_reply: bool,
-    /// Its place among the replies that are being sent, if it waits for the client.
-    sending: Option<usize>,
-}
-
-impl RunningRequest {
-    /// Takes note that there is a reply, or that a part of it was passed on.
-    pub(crate) fn progress(&mut self) {
-        let mut state = self.activity.lock();
-        let place = self.sending.unwrap_or_else(|| {
-            let free = state.sending.iter().position(Option::is_none);
-            free.unwrap_or(state.sending.len())
-        });
-        self.sending = Some(place);
-        self.has_reply = true;
-        if place == state.sending.len() {
-            state.sending.push(None);
-        }
-        if let Some(sending) = state.sending.get_mut(place) {
-            *sending = Some(Instant::now());
-        }
-    }
-
-    /// Takes note that the client has all of the reply that there is so far.
-    pub(crate) fn rest(&mut self) {
-        if let Some(place) = self.sending.take()
-            && let Some(sending) = self.activity.lock().sending.get_mut(place)
-        {
-            *sending = None;
-        }
-    }
-}
-
-impl Drop for RunningRequest {
-    fn drop(&mut self) {
-        self.rest();
-        let mut state = self.activity.lock();
-        state.running -= 1;
-        state.last = Instant::now();
-        if self.has_reply {
-            state.completed += 1;
-            return;
-        }
-        state.cancelled += 1;
-        if state.cancelled > state.completed.saturating_add(self.max_resets) {
-            state.ended = Some("the client cancels too many requests (option max_resets)");
-        }
-    }
-}
 
 /// The time limit that applies to a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

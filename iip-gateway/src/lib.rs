@@ -49,7 +49,9 @@
 
 mod accept;
 mod access_log;
+mod activity;
 mod body;
+mod builder;
 pub mod config;
 mod connection;
 mod drain;
@@ -76,8 +78,9 @@ mod trace;
 mod typed;
 
 pub use self::access_log::{AccessLog, LogFormat};
+pub use self::builder::{BuildError, GatewayBuilder};
 pub use self::failure::Statuses;
-pub use self::gateway::{BuildError, Gateway, GatewayBuilder};
+pub use self::gateway::Gateway;
 pub use self::group::{Dialect, Group};
 pub use self::http::{Http, HttpPeer};
 pub use self::limits::Limits;

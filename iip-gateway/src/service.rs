@@ -10,13 +10,13 @@ use hyper::http::request::Parts;
 use hyper::{Request, Response};
 
 use crate::access_log::AccessLog;
+use crate::activity::RunningRequest;
 use crate::body::ReplyBody;
 use crate::connection::Origin;
 use crate::failure::{Failure, Statuses};
 use crate::gateway::{Live, Worker};
 use crate::group::Backends;
 use crate::http::Served;
-use crate::io::RunningRequest;
 use crate::live::LiveHandler;
 use crate::proxy;
 use crate::record::Record;
