@@ -1,5 +1,7 @@
 //! Connections with TLS.
 
+use iip_gateway::Http;
+use iip_gateway::live::LivePage;
 use iip_rpc::tls::ServerTls;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
@@ -109,4 +111,24 @@ async fn a_recorder_sees_the_calls_of_connections_with_tls_on_both_sides() {
     ];
     let text = home.iq(&replay).await.data();
     assert_eq!(text, "calls: 1 made, 1 the same, 0 different\n");
+}
+
+#[tokio::test]
+async fn live_pages_have_tls_by_their_address() {
+    let home = Home::new();
+    let names = vec!["127.0.0.1".to_owned()];
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+    let tls = ServerTls::from_pem(cert.pem(), signing_key.serialize_pem()).unwrap();
+    let ca = home.write("ca.pem", cert.pem());
+    let page = LivePage::new("secured").allow(|_| true).start();
+    let http = Http::new().live(&page);
+    let shop = Fixture::with(|server| server.tls(tls).fallback_protocol(http)).await;
+    let url = format!("https://{}", shop.target);
+    let verified = home.iq(&["top", &url, "--ca", &ca, "-t", LONG]).await;
+    assert!(verified.data().starts_with("secured (process "));
+    let unverified = home.iq(&["top", &url, "-t", LONG]).await.failed(3);
+    assert!(
+        unverified.to_lowercase().contains("certificate"),
+        "{unverified}"
+    );
 }

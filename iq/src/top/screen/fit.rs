@@ -131,9 +131,9 @@ mod tests {
             column("rate", false, 1),
         ];
         let rows = vec![vec![
-            Cell::of_text(&"n".repeat(40)),
-            Cell::of_text("server x"),
-            Cell::of_text("10.0"),
+            Cell::text("n".repeat(40)),
+            Cell::text("server x"),
+            Cell::text("10.0"),
         ]];
         let fitting = |room| columns(&all, &rows, None, room);
         assert_eq!(fitting(80), [(0, 40), (1, 8), (2, 4)]);

@@ -1,11 +1,14 @@
 //! Tables of the numbers, for the screen and for text.
 
+mod cell;
+
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use iip_core::stats::{CODE_NAMES, is_error};
 
-use crate::live::{Figures, Snapshot};
+pub(crate) use self::cell::{Cell, Mark, shown_age, shown_latency, shown_rate};
+use self::cell::{micros, shown_us};
+use crate::live::{Backend, Call, Connection, Figures, Method, Snapshot, Text};
 
 /// The tables, in the order of their keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,92 +69,6 @@ const fn number(head: &'static str, rank: u8) -> Column {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Cell {
-    pub(crate) text: String,
-    /// What is sorted by instead of the text.
-    number: Option<f64>,
-    pub(crate) mark: Mark,
-}
-
-/// How a cell is shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mark {
-    Plain,
-    Warning,
-    Problem,
-}
-
-impl Cell {
-    fn text(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            number: None,
-            mark: Mark::Plain,
-        }
-    }
-
-    fn number(number: Option<f64>, shown: impl Fn(f64) -> String) -> Self {
-        Self {
-            text: number.map_or_else(|| "-".to_owned(), shown),
-            // What is not known is less than everything.
-            number: Some(number.unwrap_or(f64::NEG_INFINITY)),
-            mark: Mark::Plain,
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
-    fn count(count: Option<u64>) -> Self {
-        Self::number(count.map(|count| count as f64), |count| {
-            format!("{count:.0}")
-        })
-    }
-
-    fn rate(rate: Option<f64>) -> Self {
-        Self::number(rate, shown_rate)
-    }
-
-    fn errors(rate: Option<f64>) -> Self {
-        let is_error = rate.is_some_and(|rate| rate > 0.0);
-        Self::rate(rate).marked(if is_error { Mark::Problem } else { Mark::Plain })
-    }
-
-    fn latency(us: Option<f64>) -> Self {
-        Self::number(us, shown_latency)
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
-    fn bytes(bytes: u64) -> Self {
-        Self::number(Some(bytes as f64), shown_bytes)
-    }
-
-    /// The time between two moments.
-    #[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
-    fn since(now: u64, then: Option<u64>) -> Self {
-        let passed = then.map(|then| now.saturating_sub(then) / 1000);
-        Self::number(passed.map(|seconds| seconds as f64), |_| {
-            shown_age(passed.unwrap_or(0))
-        })
-    }
-
-    #[cfg(test)]
-    pub(super) fn of_text(text: &str) -> Self {
-        Self::text(text)
-    }
-
-    fn marked(mut self, mark: Mark) -> Self {
-        self.mark = mark;
-        self
-    }
-
-    fn compare(&self, other: &Self) -> Ordering {
-        match (self.number, other.number) {
-            (Some(one), Some(other)) => one.total_cmp(&other),
-            _ => self.text.cmp(&other.text),
-        }
-    }
-}
-
 impl Table {
     pub(crate) fn of(view: View, snapshot: &Snapshot) -> Self {
         match view {
@@ -205,7 +122,7 @@ impl Table {
 
 /// The methods of a server that tells what Go's servers tell.
 fn paths(snapshot: &Snapshot) -> Table {
-    let row = |method: &crate::live::Method| {
+    let row = |method: &Method| {
         vec![
             Cell::text(&*method.name),
             Cell::text(snapshot.source(method.source)),
@@ -227,7 +144,7 @@ fn paths(snapshot: &Snapshot) -> Table {
 }
 
 fn methods(snapshot: &Snapshot) -> Table {
-    let row = |method: &crate::live::Method| {
+    let row = |method: &Method| {
         let Figures {
             rate,
             errors,
@@ -268,7 +185,7 @@ fn methods(snapshot: &Snapshot) -> Table {
 }
 
 fn calls(snapshot: &Snapshot) -> Table {
-    let row = |call: &crate::live::Call| {
+    let row = |call: &Call| {
         let phases = call.phases.iter();
         let phases = phases.map(|phase| format!("{} {}", phase.name, shown_us(phase.us)));
         let code = CODE_NAMES.iter().position(|name| *name == &*call.code);
@@ -279,8 +196,7 @@ fn calls(snapshot: &Snapshot) -> Table {
             Some(code) if is_error(code) => Mark::Problem,
             _ => Mark::Plain,
         };
-        let optional =
-            |text: &Option<crate::live::Text>| Cell::text(text.as_deref().unwrap_or_default());
+        let optional = |text: &Option<Text>| Cell::text(text.as_deref().unwrap_or_default());
         vec![
             Cell::since(snapshot.now, Some(call.at)),
             Cell::text(&*call.code).marked(mark),
@@ -310,7 +226,7 @@ fn calls(snapshot: &Snapshot) -> Table {
 }
 
 fn backends(snapshot: &Snapshot) -> Table {
-    let row = |backend: &crate::live::Backend| {
+    let row = |backend: &Backend| {
         let mark = match &*backend.state {
             "ready" | "drained" => Mark::Plain,
             "ejected" | "down" => Mark::Problem,
@@ -346,7 +262,7 @@ fn backends(snapshot: &Snapshot) -> Table {
 }
 
 fn connections(snapshot: &Snapshot) -> Table {
-    let row = |connection: &crate::live::Connection| {
+    let row = |connection: &Connection| {
         let unsent = Cell::bytes(connection.unsent);
         vec![
             Cell::text(&*connection.peer),
@@ -375,48 +291,5 @@ fn connections(snapshot: &Snapshot) -> Table {
             text("build", 7),
         ],
         rows: snapshot.connections.listed.iter().map(row).collect(),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
-fn micros(us: u64) -> f64 {
-    us as f64
-}
-
-fn shown_us(us: u64) -> String {
-    shown_latency(micros(us))
-}
-
-pub(crate) fn shown_rate(rate: f64) -> String {
-    match rate {
-        ..100.0 => format!("{rate:.1}"),
-        _ => format!("{rate:.0}"),
-    }
-}
-
-pub(crate) fn shown_latency(us: f64) -> String {
-    match Duration::try_from_secs_f64(us / 1e6) {
-        Ok(Duration::ZERO) => "0".to_owned(),
-        Ok(time) => format!("{time:.1?}"),
-        // What a process sends may be no duration.
-        Err(_) => "-".to_owned(),
-    }
-}
-
-fn shown_bytes(bytes: f64) -> String {
-    match bytes {
-        ..1024.0 => format!("{bytes:.0} B"),
-        ..1_048_576.0 => format!("{:.1} KiB", bytes / 1024.0),
-        ..1_073_741_824.0 => format!("{:.1} MiB", bytes / 1_048_576.0),
-        _ => format!("{:.1} GiB", bytes / 1_073_741_824.0),
-    }
-}
-
-pub(crate) fn shown_age(seconds: u64) -> String {
-    match seconds {
-        ..60 => format!("{seconds} s"),
-        60..3600 => format!("{}:{:02} min", seconds / 60, seconds % 60),
-        3600..86400 => format!("{}:{:02} h", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
     }
 }
