@@ -16,6 +16,14 @@ pub fn own() -> Result<Duration, BoxError> {
     usage(UsageWho::RUSAGE_SELF)
 }
 
+/// Returns the processor time that the calling thread has used so far.
+///
+/// # Errors
+/// An error of the system call.
+pub fn own_thread() -> Result<Duration, BoxError> {
+    usage(UsageWho::RUSAGE_THREAD)
+}
+
 /// Returns the processor time of all ended children of this process.
 ///
 /// # Errors

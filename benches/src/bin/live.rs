@@ -1,9 +1,10 @@
-//! The processor time that the live page takes from a server: without a page, with one that nobody
-//! looks at, and with one viewer. Prints a Markdown table.
+//! The processor time that the live page takes from a server under load: while nobody looks at it,
+//! and with one viewer. Prints a Markdown table.
 //!
 //! `live [--rounds N] [--secs S] METHODSxCONNECTIONS@CALLS_PER_SECOND ..`
 //!
-//! The server is a process of its own, which this one calls at a constant rate.
+//! The server is a process of its own, which this one calls at a constant rate. In that process the
+//! page has a thread of its own, whose time is that of the page: reading the counters, events, HTTP.
 
 use std::net::SocketAddr;
 use std::process::{ExitCode, Stdio};
@@ -16,10 +17,10 @@ use iip_gateway::live::LivePage;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-const DEFAULT: [&str; 3] = ["10x10@50000", "100x100@5000", "500x1000@5000"];
+const DEFAULT: [&str; 3] = ["10x10@20000", "100x100@10000", "500x1000@10000"];
 
 /// Calls are made in groups, this long apart.
 const STEP: Duration = Duration::from_millis(10);
@@ -43,7 +44,7 @@ fn run() -> Result<(), BoxError> {
     let mut runtime = Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build()?;
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve", methods, page] => runtime.block_on(serve(methods.parse()?, page == "page")),
+        ["serve", methods] => serve(&runtime, methods.parse()?),
         _ => runtime.block_on(compare(args)),
     }
 }
@@ -52,9 +53,9 @@ fn path(method: usize) -> String {
     format!("/Service{}/method{method}", method / 10)
 }
 
-/// The server: prints its address and that of its page, then its processor time in microseconds
-/// for each line that it reads.
-async fn serve(methods: usize, has_page: bool) -> Result<(), BoxError> {
+/// The server: prints its address and that of its page, and then for each line that it reads the
+/// processor time of the process and of the page, in microseconds.
+fn serve(runtime: &Runtime, methods: usize) -> Result<(), BoxError> {
     let mut server = Server::builder();
     for method in 0..methods {
         let echo = handler_fn(|request: Request| async move {
@@ -62,18 +63,19 @@ async fn serve(methods: usize, has_page: bool) -> Result<(), BoxError> {
         });
         server = server.route(&path(method), echo);
     }
-    let server = server.bind("127.0.0.1:0").await?;
-    let page = LivePage::new("bench").server("bench", &server);
-    let page = match has_page {
-        true => page.listen("127.0.0.1:0").await?.to_string(),
-        false => "none".to_owned(),
-    };
-    println!("{} {page}", server.target());
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while lines.next_line().await?.is_some() {
-        println!("{}", cpu::own()?.as_micros());
-    }
-    Ok(())
+    let server = runtime.block_on(server.bind("127.0.0.1:0"))?;
+    let page = Builder::new_current_thread().enable_all().build()?;
+    page.block_on(async {
+        let page = LivePage::new("bench").server("bench", &server);
+        let page = page.listen("127.0.0.1:0").await?;
+        println!("{} {page}", server.target());
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        while lines.next_line().await?.is_some() {
+            let (all, own) = (cpu::own()?, cpu::own_thread()?);
+            println!("{} {}", all.as_micros(), own.as_micros());
+        }
+        Ok(())
+    })
 }
 
 /// A server in a process of its own.
@@ -82,13 +84,13 @@ struct Process {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     target: String,
-    page: Option<SocketAddr>,
+    page: SocketAddr,
 }
 
 impl Process {
-    async fn start(methods: usize, page: &str) -> Result<Self, BoxError> {
+    async fn start(methods: usize) -> Result<Self, BoxError> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["serve", &methods.to_string(), page])
+            .args(["serve", &methods.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -102,26 +104,30 @@ impl Process {
             _child: child,
             input,
             target: target.to_owned(),
-            page: page.parse().ok(),
+            page: page.parse()?,
             output,
         })
     }
 
-    /// Returns the processor time that it has used.
-    async fn used(&mut self) -> Result<Duration, BoxError> {
+    /// Returns the processor time of the process and of its page, in microseconds.
+    async fn used(&mut self) -> Result<[u64; 2], BoxError> {
         self.input.write_all(b"\n").await?;
         let line = self.output.next_line().await?;
-        let micros = line.ok_or("the server has ended")?.parse()?;
-        Ok(Duration::from_micros(micros))
+        let line = line.ok_or("the server has ended")?;
+        let (all, page) = line.split_once(' ').ok_or("two times are expected")?;
+        Ok([all.parse()?, page.parse()?])
     }
 
-    /// Returns the processor time in milliseconds per second, once the load has settled.
-    async fn measured(&mut self, secs: Duration) -> Result<f64, BoxError> {
+    /// Returns both in milliseconds per second, once the load has settled.
+    async fn measured(&mut self, secs: Duration) -> Result<[f64; 2], BoxError> {
         sleep(SETTLES).await;
         let (start, before) = (Instant::now(), self.used().await?);
         sleep(secs).await;
-        let used = self.used().await? - before;
-        Ok(used.as_secs_f64() * 1e3 / start.elapsed().as_secs_f64())
+        let used = self.used().await?;
+        let took = start.elapsed().as_secs_f64();
+        Ok(std::array::from_fn(|i| {
+            (used[i] - before[i]) as f64 / 1e3 / took
+        }))
     }
 }
 
@@ -181,10 +187,10 @@ async fn view(page: SocketAddr) -> Result<(), BoxError> {
 }
 
 /// Waits for `measured` while `beside` runs, which must not end.
-async fn beside(
+async fn beside<T>(
     work: impl Future<Output = Result<(), BoxError>>,
-    measured: impl Future<Output = Result<f64, BoxError>>,
-) -> Result<f64, BoxError> {
+    measured: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
     tokio::select! {
         measured = measured => measured,
         ended = work => Err(ended.err().unwrap_or_else(|| "it has ended".into())),
@@ -205,33 +211,32 @@ async fn compare(args: Vec<String>) -> Result<(), BoxError> {
     if cells.is_empty() {
         cells.extend(DEFAULT.iter().filter_map(|cell| Cell::parse(cell)));
     }
-    println!("Processor time of the server in ms per second: medians of {rounds} rounds\n");
-    println!("| methods | connections | calls/s | no page | page | viewer |");
+    println!("Processor time in ms per second: medians of {rounds} rounds\n");
+    println!("| methods | connections | calls/s | server and page | page | page with a viewer |");
     println!("|---:|---:|---:|---:|---:|---:|");
     for cell in cells {
         let mut all = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..rounds {
-            let mut plain = Process::start(cell.methods, "none").await?;
-            let load = cell.load(plain.target.clone());
-            all[0].push(beside(load, plain.measured(secs)).await?);
-            drop(plain);
-            let mut server = Process::start(cell.methods, "page").await?;
-            let page = server.page.ok_or("no page")?;
-            let load = cell.load(server.target.clone());
+            let mut server = Process::start(cell.methods).await?;
+            let (target, page) = (server.target.clone(), server.page);
             let both = async {
-                all[1].push(server.measured(secs).await?);
-                beside(view(page), server.measured(secs)).await
+                let alone = server.measured(secs).await?;
+                Ok((alone, beside(view(page), server.measured(secs)).await?))
             };
-            let viewed = beside(load, both).await?;
-            all[2].push(viewed);
+            let ([_, alone], [process, viewed]) = beside(cell.load(target), both).await?;
+            for (values, value) in all.iter_mut().zip([process, alone, viewed]) {
+                values.push(value);
+            }
         }
-        let [none, page, viewer] = all.map(median);
+        let [process, alone, viewed] = all.map(median);
         let Cell {
             methods,
             connections,
             rate,
         } = cell;
-        println!("| {methods} | {connections} | {rate} | {none:.1} | {page:.1} | {viewer:.1} |");
+        println!(
+            "| {methods} | {connections} | {rate} | {process:.0} | {alone:.2} | {viewed:.2} |"
+        );
     }
     Ok(())
 }

@@ -104,7 +104,7 @@ impl Inner {
     }
 
     /// Serves an accepted byte stream until it ends.
-    async fn run(self: Arc<Self>, connected: Connected, guard: ConnectionGuard) {
+    pub(super) async fn run(self: Arc<Self>, connected: Connected, guard: ConnectionGuard) {
         // What is needed to set a connection up is boxed, so that its task does not keep the space.
         let connected = match self.expects_header(connected.addr) {
             true => match Box::pin(self.behind_proxy(connected, guard.place.key)).await {

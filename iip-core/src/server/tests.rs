@@ -5,9 +5,11 @@ use std::sync::OnceLock;
 use std::task::{Context, Wake, Waker};
 
 use super::*;
+use crate::clock;
+use crate::connection::Closing;
+use crate::driver::Driver;
 use crate::error::ConnectionError;
-use crate::transport::MemoryConnector;
-use crate::transport::{Connector, IoStream};
+use crate::transport::{Connected, Connector, IoStream, MemoryConnector};
 
 /// Records, when it is woken, whether the server had stopped listening.
 struct Looks {

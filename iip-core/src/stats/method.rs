@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::bucket::BUCKETS;
 use super::code::{CODE_NAMES, Codes};
-use super::go::PATHS;
+use super::go_paths::PATHS;
 use super::recent::{MICRO, MILLI, Recent};
 use super::snapshot::{MethodStats, Traffic};
 

@@ -8,6 +8,7 @@ mod bucket;
 mod code;
 mod frames;
 pub(crate) mod go;
+mod go_paths;
 mod histogram;
 pub(crate) mod json;
 mod method;

@@ -13,7 +13,6 @@ use super::bucket::bucket_of;
 use super::code::OK;
 use super::method::{Counts, Method};
 use super::registry::{MethodId, Registry};
-use super::replies::Replies;
 use super::snapshot::{OTHER, Traffic};
 use crate::clock;
 use crate::frame::FRAME_OVERHEAD;
@@ -61,6 +60,19 @@ struct Requests {
     calls: u64,
     /// Bytes of their data.
     bytes: u64,
+}
+
+/// Replies to calls of one method of a client that were read together. One of them is timed: to
+/// time each would cost as much as the rest of the statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Replies {
+    pub(super) method: Option<MethodId>,
+    /// The begin of the call that is timed: of the one in the middle.
+    pub(super) begun: Option<Instant>,
+    pub(super) calls: u32,
+    /// The replies that had one frame, and their bytes.
+    pub(super) frames: u32,
+    pub(super) bytes: u64,
 }
 
 /// The calls of one method on one connection.

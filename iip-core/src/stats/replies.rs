@@ -2,24 +2,11 @@
 
 use std::time::Instant;
 
-use super::recorder::Recorder;
+use super::recorder::{Recorder, Replies};
 use super::registry::MethodId;
 
 /// The maximum number of replies that are timed together.
 const MAX_REPLIES: u32 = 8;
-
-/// Replies to calls of one method of a client that were read together. One of them is timed: to
-/// time each would cost as much as the rest of the statistics.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Replies {
-    pub(super) method: Option<MethodId>,
-    /// The begin of the call that is timed: of the one in the middle.
-    pub(super) begun: Option<Instant>,
-    pub(super) calls: u32,
-    /// The replies that had one frame, and their bytes.
-    pub(super) frames: u32,
-    pub(super) bytes: u64,
-}
 
 /// The replies of a batch.
 #[derive(Debug, Default)]
