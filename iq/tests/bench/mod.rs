@@ -214,16 +214,16 @@ async fn figures_are_saved_compared_and_written_as_a_page() {
         "shop.Orders.find",
         "id=7",
         "--rate",
-        "200",
+        "100",
     ];
-    let call = [&call[..], &["--duration", "1s", "--timeout", LONG]].concat();
+    let call = [&call[..], &["--duration", "2s", "--timeout", LONG]].concat();
     let ran = home
         .iq(&[&call[..], &["--save", &saved, "--html", &page]].concat())
         .await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     for part in [
         "shop.Orders.find at ",
-        "open loop, 200 calls/s",
+        "open loop, 100 calls/s",
         "from due   from sent",
         "p99.9",
     ] {
@@ -316,7 +316,7 @@ async fn a_stream_that_does_not_end_in_time_has_failed() {
     let shop = Fixture::new().await;
     let count = format!("count={}", u64::MAX);
     let call = ["bench", &shop.target, "shop.Orders.list", &count, "--json"];
-    let load = ["-c", "2", "-n", "2", "--timeout", "300ms"];
+    let load = ["-c", "2", "-n", "2", "--timeout", "3s"];
     let ran = Home::new().iq(&[&call[..], &load].concat()).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let failures = json_lines(&ran.out);

@@ -192,12 +192,12 @@ async fn the_highest_rate_at_which_conditions_hold_is_searched() {
             .iq(&[&call[..], &search, &conditions].concat())
             .await
     };
-    // What holds depends on the rate alone.
+    // A higher rate does not hold, and a lower one may not on a busy machine.
     let ran = search("rate<100").await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let objects = json_lines(&ran.out);
     let limit = one(&objects, "limit")["rate"].as_f64().unwrap();
-    assert!((60.0..=120.0).contains(&limit), "{objects:?}");
+    assert!(limit < 106.0, "{objects:?}");
     let steps = objects.iter().filter(|object| object["type"] == "step");
     assert!(steps.clone().any(|step| step["holds"] == false) && steps.count() > 2);
     let ran = search("p50<1ns").await;
