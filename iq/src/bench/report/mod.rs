@@ -111,9 +111,13 @@ pub(super) fn expectations(findings: &[Finding], output: &Output) -> Outcome {
 
 /// Warns if the figures may be those of this program and not of the server.
 pub(super) fn warn_if_busy(measured: &Measured, output: &Output) {
-    let generator = &measured.generator;
+    warnings(measured).iter().for_each(|text| output.note(text));
+}
+
+fn warnings(measured: &Measured) -> Vec<String> {
+    let (generator, mut warnings) = (&measured.generator, Vec::new());
     if let Some(busy) = generator.busiest_thread.filter(|busy| *busy > BUSY) {
-        output.note(format_args!(
+        warnings.push(format!(
             "a thread of this program used {:.0} % of a core, so the figures may be those of this \
              program: more threads (option --threads) can make more load",
             busy * 100.0
@@ -122,11 +126,12 @@ pub(super) fn warn_if_busy(measured: &Measured, output: &Output) {
     let cores = generator.cores as f64;
     let used = generator.used_cores(measured.seconds);
     if let Some(used) = used.filter(|used| *used > BUSY * cores) {
-        output.note(format_args!(
+        warnings.push(format!(
             "this program used {used:.1} of the {cores} cores of this machine, so the figures may \
              be those of this program: run it on another machine than the server"
         ));
     }
+    warnings
 }
 
 /// Writes a file.
@@ -148,5 +153,32 @@ pub(super) fn explanation(measured: &Measured) -> &'static str {
              calls, and its pauses hardly show; with --rate, calls are due whatever the server \
              does, and latencies count from then."
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::measured::Generator;
+
+    #[test]
+    fn a_generator_that_is_busy_warns() {
+        let warned = |busiest, cpu_seconds| {
+            let generator = Generator {
+                cpu_seconds: Some(cpu_seconds),
+                busiest_thread: Some(busiest),
+                cores: 4,
+            };
+            let measured = Measured {
+                seconds: 10.0,
+                generator,
+                ..Measured::default()
+            };
+            warnings(&measured)
+        };
+        assert!(warned(0.8, 32.0).is_empty());
+        let texts = warned(0.93, 33.0);
+        assert!(texts[0].contains("used 93 % of a core") && texts[0].contains("--threads"));
+        assert!(texts[1].contains("used 3.3 of the 4 cores"), "{texts:?}");
     }
 }
