@@ -14,10 +14,10 @@ use crate::complete;
 use crate::connection::ConnectArgs;
 use crate::drain::DrainArgs;
 use crate::output::OutputArgs;
-use crate::typescript::TsArgs;
 use crate::record::RecordArgs;
 use crate::replay::ReplayArgs;
 use crate::top::TopArgs;
+use crate::typescript::TsArgs;
 
 /// The command line for IIP services.
 ///
@@ -78,11 +78,11 @@ pub(crate) enum Command {
     Gen(GenCommand),
     Health(HealthArgs),
     Stats(StatsArgs),
+    Top(TopArgs),
+    Bench(Box<BenchArgs>),
     Record(RecordArgs),
     Replay(ReplayArgs),
-    Top(TopArgs),
     Drain(DrainArgs),
-    Bench(Box<BenchArgs>),
     Man(ManArgs),
 }
 

@@ -27,8 +27,8 @@ mod schema;
 mod services;
 mod stats;
 mod time;
-mod typescript;
 mod top;
+mod typescript;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -149,8 +149,6 @@ async fn command(cli: &Cli, output: &Output) -> Outcome {
         Command::Replay(args) => replay::run(args, connect, output).await,
         Command::Top(args) => top::run(args, connect, output).await,
         Command::Drain(args) => drain::run(args, connect, output).await,
-        // It needs no runtime.
-        Command::Man(_) => Ok(()),
         // They do not run in this runtime.
         Command::Bench(_) | Command::Man(_) => Ok(()),
     }

@@ -24,6 +24,6 @@ mod streams;
 mod targets;
 #[cfg(feature = "tls")]
 mod tls;
-mod typescript;
 mod top;
 mod top_in_tmux;
+mod typescript;
