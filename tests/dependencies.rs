@@ -177,6 +177,7 @@ fn every_dependency_of_a_library_has_a_reason_and_every_reason_a_dependency() {
         "iip-rules",
         "iip-schema",
         "iip-discovery-etcd",
+        "iip-files",
         "iip-gateway",
         "iq",
     ] {

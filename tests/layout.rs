@@ -76,6 +76,12 @@ fn every_file_of_the_tests_of_iip_discovery_etcd_is_a_module_of_their_binary() {
 }
 
 #[test]
+fn every_file_of_the_tests_of_iip_files_is_a_module_of_their_binary() {
+    let iip_files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../iip-files");
+    assert_eq!(unnamed(&iip_files, "tests"), [""; 0]);
+}
+
+#[test]
 fn every_file_of_the_tests_of_iip_gateway_is_a_module_of_their_binary() {
     let gateway = Path::new(env!("CARGO_MANIFEST_DIR")).join("../iip-gateway");
     assert_eq!(unnamed(&gateway, "tests"), [""; 0]);

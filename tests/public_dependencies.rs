@@ -262,6 +262,7 @@ fn public_dependencies_are_those_that_the_reasons_name() {
         "iip-rules",
         "iip-schema",
         "iip-discovery-etcd",
+        "iip-files",
         "iip-gateway",
     ] {
         let dependencies = used_by(library);

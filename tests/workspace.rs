@@ -16,13 +16,14 @@ use iip_rpc::compression::CompressionId;
 use crate::cargo::cargo_test;
 
 /// The packages that are tested with all features.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "iip-core",
     "iip-rpc",
     "iip-macros",
     "iip-build",
     "iip-rules",
     "iip-schema",
+    "iip-files",
     "iip-gateway",
     "iq",
     "iip-tests",

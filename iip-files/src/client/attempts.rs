@@ -1,0 +1,63 @@
+//! Whether a transfer that has failed goes on.
+
+use std::time::Duration;
+
+use iip_rpc::{Code, Status};
+use tokio::time::Instant;
+
+use super::progress::{Phase, Tracker};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// The attempts to transfer a file.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    limit: Duration,
+    /// The time since which there was no progress.
+    since: Instant,
+    durable: u64,
+    pause: Duration,
+    is_first: bool,
+}
+
+impl Attempts {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            since: Instant::now(),
+            durable: 0,
+            pause: FIRST_PAUSE,
+            is_first: true,
+        }
+    }
+
+    /// Waits before the next attempt, or returns the error if there should be none.
+    pub(super) async fn next(
+        &mut self,
+        status: Status,
+        tracker: &Tracker<'_>,
+    ) -> Result<(), Status> {
+        let may_pass = match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded => true,
+            // The connection was lost within a stream, or this client's last attempt is still
+            // being ended by another process of the server.
+            Code::Cancelled => true,
+            Code::Aborted => !self.is_first,
+            _ => false,
+        };
+        let now = Instant::now();
+        if tracker.durable_bytes() > self.durable {
+            self.durable = tracker.durable_bytes();
+            (self.since, self.pause) = (now, FIRST_PAUSE);
+        }
+        if !may_pass || now.duration_since(self.since) >= self.limit {
+            return Err(status);
+        }
+        self.is_first = false;
+        tracker.phase(Phase::Reconnecting);
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        Ok(())
+    }
+}

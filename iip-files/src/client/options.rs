@@ -1,0 +1,107 @@
+//! Options of transfers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::progress::Progress;
+use crate::rate::Rate;
+
+const RESUME_FOR: Duration = Duration::from_secs(30);
+const MAX_FILES: usize = 1_000_000;
+
+type Callback = dyn Fn(&Progress) + Send + Sync;
+
+/// Options of the transfers of a [`FileClient`](crate::FileClient). Cheap to clone; the limit on
+/// bytes per second applies to all clones together.
+#[derive(Clone)]
+pub struct TransferOptions {
+    pub(super) verify: bool,
+    pub(super) rate: Option<Arc<Rate>>,
+    pub(super) resume_for: Duration,
+    pub(super) max_files: usize,
+    pub(super) max_file_bytes: u64,
+    pub(super) progress: Option<Arc<Callback>>,
+}
+
+impl TransferOptions {
+    /// Creates the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            verify: false,
+            rate: None,
+            resume_for: RESUME_FOR,
+            max_files: MAX_FILES,
+            max_file_bytes: u64::MAX,
+            progress: None,
+        }
+    }
+
+    /// Sets whether both sides read the whole file again before it gets its name, from the disk as
+    /// far as the system has it there. Without it, each chunk is checked when it arrives, and the
+    /// hash of the file follows from those of the chunks. Files of less than 64 KiB of a directory
+    /// are checked only when they arrive. Default: no.
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Sets the maximum number of bytes per second. 0 counts as 1. Default: no limit.
+    #[must_use]
+    pub fn bytes_per_second(mut self, bytes: u64) -> Self {
+        self.rate = Some(Arc::new(Rate::new(bytes)));
+        self
+    }
+
+    /// Sets how long a transfer whose connection was lost tries to go on. The time begins again with
+    /// each progress. 0: it fails at once, and the next one of the same file resumes it. Default: 30 s.
+    #[must_use]
+    pub fn resume_for(mut self, time: Duration) -> Self {
+        self.resume_for = time;
+        self
+    }
+
+    /// Sets the maximum number of files and directories below a directory that is transferred. Their
+    /// paths may have 256 bytes on average. Default: 1,000,000.
+    #[must_use]
+    pub fn max_files(mut self, files: usize) -> Self {
+        self.max_files = files;
+        self
+    }
+
+    /// Sets the maximum size of files that are fetched, in bytes. Default: no limit.
+    #[must_use]
+    pub fn max_file_bytes(mut self, bytes: u64) -> Self {
+        self.max_file_bytes = bytes;
+        self
+    }
+
+    /// Sets a function that is called with each progress: at least with each MiB. It runs on a
+    /// thread of the runtime and must not block.
+    #[must_use]
+    pub fn progress(mut self, callback: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(callback));
+        self
+    }
+}
+
+impl Default for TransferOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for TransferOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransferOptions")
+            .field("verify", &self.verify)
+            .field("rate", &self.rate)
+            .field("resume_for", &self.resume_for)
+            .field("max_files", &self.max_files)
+            .field("max_file_bytes", &self.max_file_bytes)
+            .field("progress", &self.progress.is_some())
+            .finish()
+    }
+}

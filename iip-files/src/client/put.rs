@@ -1,0 +1,159 @@
+//! Sending a file.
+
+use std::future::pending;
+use std::path::Path;
+use std::sync::Arc;
+
+use iip_rpc::{CallContext, Code, Status, Streaming};
+
+use super::FileClient;
+use super::attempts::Attempts;
+use super::progress::{Phase, Tracker};
+use crate::failure::{blocking, failed};
+use crate::hash::Hash;
+use crate::path::FilePath;
+use crate::root::{Parent, Root};
+use crate::send::{QUEUED_PIECES, Source, send};
+use crate::service::{CommitRequest, Files, OpenRequest};
+
+/// What is at a path of this machine.
+pub(super) enum Found {
+    File(Parent),
+    Directory(Arc<Root>),
+}
+
+/// Finds what is to be sent. The path is the user's, so symbolic links in it are followed. Blocks.
+pub(super) fn find(path: &Path) -> Result<Found, Status> {
+    let doing = |error| failed(error, format_args!("opening {}", path.display()));
+    let real = path.canonicalize().map_err(doing)?;
+    if !real.is_dir() {
+        return Ok(Found::File(Parent::ambient(&real)?));
+    }
+    let label = format!("{}/", path.display());
+    Ok(Found::Directory(Arc::new(
+        Root::open(&real, label).map_err(doing)?,
+    )))
+}
+
+impl FileClient {
+    pub(super) async fn put_single(
+        &self,
+        parent: Parent,
+        remote: &FilePath,
+        tracker: &Tracker<'_>,
+    ) -> Result<(), Status> {
+        tracker.file(remote.as_str());
+        tracker.totals(1, 0);
+        self.put_file(parent, remote, tracker).await
+    }
+
+    /// Sends a file, in as many attempts as it takes.
+    pub(super) async fn put_file(
+        &self,
+        parent: Parent,
+        remote: &FilePath,
+        tracker: &Tracker<'_>,
+    ) -> Result<(), Status> {
+        let parent = Arc::new(parent);
+        let mut attempts = Attempts::new(self.options.resume_for);
+        let mut previous = None;
+        loop {
+            match self.try_put(&parent, remote, &mut previous, tracker).await {
+                Ok(hash) => {
+                    tracker.done(hash);
+                    return Ok(());
+                }
+                Err(status) => attempts.next(status, tracker).await?,
+            }
+        }
+    }
+
+    async fn try_put(
+        &self,
+        parent: &Arc<Parent>,
+        remote: &FilePath,
+        previous: &mut Option<u64>,
+        tracker: &Tracker<'_>,
+    ) -> Result<Hash, Status> {
+        let source = open(parent).await?;
+        let identity = *source.identity();
+        let request = OpenRequest {
+            path: remote.as_str().to_owned(),
+            identity,
+            previous: *previous,
+        };
+        let opened = self.patient(0).open(request).await?;
+        *previous = Some(opened.transfer);
+        tracker.begin(identity.size, opened.offset, opened.restarted);
+        let mut hash = None;
+        if opened.offset < identity.size {
+            let source = blocking(move || source.at(opened.offset)).await?;
+            hash = self
+                .send(source, opened.transfer, tracker)
+                .await
+                .map_err(forgotten)?;
+        }
+        if self.options.verify {
+            tracker.phase(Phase::Verifying);
+            let source = open(parent).await?;
+            if *source.identity() != identity {
+                let text = format!("{} has changed while it was sent", parent.label);
+                return Err(Status::failed_precondition(text));
+            }
+            hash = Some(blocking(move || source.checksum()).await?);
+        }
+        tracker.phase(Phase::Committing);
+        let verify = self.options.verify;
+        let files = self.patient(if verify { identity.size } else { 0 });
+        let request = CommitRequest {
+            transfer: opened.transfer,
+            hash,
+            verify,
+        };
+        files.commit(request).await.map_err(forgotten)
+    }
+
+    /// Sends the rest of a file. Returns its hash if that is all of it.
+    async fn send(
+        &self,
+        source: Source,
+        transfer: u64,
+        tracker: &Tracker<'_>,
+    ) -> Result<Option<Hash>, Status> {
+        let size = source.identity().size;
+        let (sender, pieces) = Streaming::channel(QUEUED_PIECES);
+        let rates = self.rates();
+        let sending = send(source, sender, &rates, |sent| tracker.sent(sent), pending());
+        let telling = async {
+            let ctx = CallContext::new();
+            let mut positions = self.files.write(&ctx, transfer, pieces).await?;
+            let mut durable = 0;
+            while let Some(position) = positions.next().await {
+                durable = position?;
+                tracker.durable(durable.min(size));
+            }
+            if durable == size {
+                return Ok(());
+            }
+            Err(Status::unavailable(
+                "the server ended before all of the file was on its disk",
+            ))
+        };
+        let (sent, told) = tokio::join!(sending, telling);
+        let hash = sent?;
+        told.map(|()| hash)
+    }
+}
+
+async fn open(parent: &Arc<Parent>) -> Result<Source, Status> {
+    let parent = Arc::clone(parent);
+    blocking(move || Source::open(&parent)).await
+}
+
+/// A server that was restarted does not know the upload any more; it can be opened again.
+fn forgotten(status: Status) -> Status {
+    match status.code() {
+        Code::NotFound => Status::unavailable(status.message().to_owned()),
+        _ => status,
+    }
+}

@@ -1,0 +1,322 @@
+//! A file that is being received: its part beside the target, and the journal of what is on disk.
+
+use std::fs::{File, FileTimes};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+use cap_fs_ext::MetadataExt;
+#[cfg(unix)]
+use cap_std::fs::OpenOptionsExt;
+use cap_std::fs::{Dir, OpenOptions};
+use iip_rpc::Status;
+
+use crate::failure::failed;
+use crate::hash::{ChunkHasher, ChunkValue, Hash, Tree, chunk_bytes};
+use crate::journal::{self, ENTRY_BYTES, Head};
+use crate::path::part_names;
+use crate::root::{Parent, open_regular, sync_directory};
+use crate::service::{Identity, Piece};
+
+/// A file that is being received. All methods block.
+#[derive(Debug)]
+pub(crate) struct Part {
+    parent: Parent,
+    names: (String, String),
+    identity: Identity,
+    disk: Arc<Disk>,
+    hasher: ChunkHasher,
+    tree: Tree,
+    /// The chunks that were written and are not in the journal.
+    unsynced: Vec<ChunkValue>,
+    restarted: bool,
+}
+
+/// What makes a part durable, beside further writes.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    label: String,
+    part: File,
+    journal: File,
+    head: Head,
+}
+
+/// Chunks that are written and have to be made durable.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    first: u64,
+    values: Vec<ChunkValue>,
+    /// Where the last of them ends.
+    pub(crate) end: u64,
+}
+
+impl Part {
+    /// Opens the part of a file, or creates it. What an earlier transfer has left is kept if its
+    /// source is the same.
+    pub(crate) fn open(parent: Parent, identity: Identity) -> Result<Self, Status> {
+        let names = part_names(&parent.name);
+        let doing = |error| failed(error, format_args!("opening the part of {}", parent.label));
+        let journal = lock(&parent.dir, &names.1)
+            .map_err(doing)?
+            .ok_or_else(|| busy(&parent.label, "another process"))?;
+        let part = open_part(&parent.dir, &names.0).map_err(doing)?;
+        let disk = Disk {
+            label: parent.label.clone(),
+            part,
+            journal,
+            head: Head::new(&identity),
+        };
+        let (tree, restarted) = disk.recover(&identity).map_err(doing)?;
+        let offset = (tree.chunks() * chunk_bytes(identity.size)).min(identity.size);
+        (&disk.part).seek(SeekFrom::Start(offset)).map_err(doing)?;
+        Ok(Self {
+            parent,
+            names,
+            identity,
+            disk: Arc::new(disk),
+            hasher: ChunkHasher::new(identity.size, offset),
+            tree,
+            unsynced: Vec::new(),
+            restarted,
+        })
+    }
+
+    /// The offset of the next byte.
+    pub(crate) fn position(&self) -> u64 {
+        self.hasher.position()
+    }
+
+    /// The size of the file.
+    pub(crate) fn size(&self) -> u64 {
+        self.identity.size
+    }
+
+    /// Returns `true` if bytes of an earlier transfer were discarded, whose source was different.
+    pub(crate) fn restarted(&self) -> bool {
+        self.restarted
+    }
+
+    /// What makes written chunks durable.
+    pub(crate) fn disk(&self) -> Arc<Disk> {
+        Arc::clone(&self.disk)
+    }
+
+    /// Writes the next piece, after a check that it is what the sender has hashed.
+    pub(crate) fn write(&mut self, piece: &Piece) -> Result<(), Status> {
+        let label = &self.disk.label;
+        if piece.bytes.is_empty() || piece.bytes.len() as u64 > self.hasher.left() {
+            let text = format!(
+                "a piece of {} bytes of {label} does not end within its chunk and file",
+                piece.bytes.len()
+            );
+            return Err(Status::invalid_argument(text));
+        }
+        (&self.disk.part)
+            .write_all(&piece.bytes)
+            .map_err(|error| failed(error, format_args!("writing {label}")))?;
+        let value = self.hasher.update(&piece.bytes);
+        if value != piece.chunk {
+            let text = format!(
+                "the chunk of {label} that ends at {} is not what the sender has hashed",
+                self.hasher.position()
+            );
+            return Err(Status::new(iip_rpc::Code::DataLoss, text));
+        }
+        if let Some(value) = value {
+            self.tree.push(value);
+            self.unsynced.push(value);
+        }
+        Ok(())
+    }
+
+    /// Takes the chunks that were written and are not in the journal.
+    pub(crate) fn take_unsynced(&mut self) -> Option<Unsynced> {
+        if self.unsynced.is_empty() {
+            return None;
+        }
+        let values = std::mem::take(&mut self.unsynced);
+        let first = self.tree.chunks() - values.len() as u64;
+        let end = (self.tree.chunks() * chunk_bytes(self.identity.size)).min(self.identity.size);
+        Some(Unsynced { first, values, end })
+    }
+
+    /// Reads the whole file again, and checks that it is what was received.
+    pub(crate) fn verify(&self) -> Result<(), Status> {
+        let label = &self.disk.label;
+        let doing = |error| failed(error, format_args!("verifying {label}"));
+        (&self.disk.part).seek(SeekFrom::Start(0)).map_err(doing)?;
+        let hash = hash_of((&self.disk.part).take(self.identity.size)).map_err(doing)?;
+        if hash != self.tree.clone().root() {
+            self.discard();
+            let text = format!("{label} is not on disk as it was received; it was discarded");
+            return Err(Status::new(iip_rpc::Code::DataLoss, text));
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name, after a check of its hash if the sender knows it. All of it must be
+    /// durable.
+    pub(crate) fn commit(self, expected: Option<Hash>) -> Result<Hash, Status> {
+        let label = &self.disk.label;
+        if self.position() != self.size() || !self.unsynced.is_empty() {
+            let text = format!(
+                "{label} is not complete: {} of {} bytes",
+                self.position(),
+                self.size()
+            );
+            return Err(Status::failed_precondition(text));
+        }
+        let hash = self.tree.clone().root();
+        if expected.is_some_and(|expected| expected != hash) {
+            self.discard();
+            let text = format!("the hash of {label} is not that of its source; it was discarded");
+            return Err(Status::new(iip_rpc::Code::DataLoss, text));
+        }
+        self.rename()
+            .map_err(|error| failed(error, format_args!("giving {label} its name")))?;
+        Ok(hash)
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        let part = &self.disk.part;
+        // A part that was written by an earlier version of the source may be longer.
+        part.set_len(self.identity.size)?;
+        if let Some(modified) = self.identity.modified.time() {
+            part.set_times(FileTimes::new().set_modified(modified))?;
+        }
+        part.sync_all()?;
+        let dir = &self.parent.dir;
+        if dir.symlink_metadata(&self.names.0)?.ino() != part.metadata()?.ino() {
+            let text = format!("{:?} was replaced by another file", self.names.0);
+            return Err(io::Error::other(text));
+        }
+        dir.rename(&self.names.0, dir, &self.parent.name)?;
+        sync_directory(dir)?;
+        dir.remove_file(&self.names.1)
+    }
+
+    /// Makes the next transfer start again.
+    fn discard(&self) {
+        // A file that stays is found not to be valid by the next transfer, or is removed later.
+        let _ = self.parent.dir.remove_file(&self.names.1);
+        let _ = self.parent.dir.remove_file(&self.names.0);
+    }
+}
+
+impl Disk {
+    /// Reads what is there. Returns its chunks, and whether it was of another source and was
+    /// discarded.
+    fn recover(&self, identity: &Identity) -> io::Result<(Tree, bool)> {
+        let length = self.part.metadata()?.len();
+        let found = journal::read(BufReader::new(&self.journal))?;
+        if let Some(found) = &found
+            && found.identity == *identity
+        {
+            let end = (found.tree.chunks() * chunk_bytes(identity.size)).min(identity.size);
+            if length >= end {
+                let end = journal::length(found.tree.chunks());
+                self.journal.set_len(end)?;
+                (&self.journal).seek(SeekFrom::Start(end))?;
+                return Ok((found.tree.clone(), false));
+            }
+        }
+        let had_some = found.is_some_and(|found| found.tree.chunks() > 0);
+        // The journal is emptied first: it never speaks of bytes that are gone.
+        self.journal.set_len(0)?;
+        self.journal.sync_all()?;
+        self.part.set_len(0)?;
+        (&self.journal).seek(SeekFrom::Start(0))?;
+        (&self.journal).write_all(&self.head.0)?;
+        self.journal.sync_all()?;
+        Ok((Tree::default(), had_some))
+    }
+
+    /// Makes chunks durable, and returns where they end. Calls must not overlap.
+    pub(crate) fn sync(&self, unsynced: Unsynced) -> Result<u64, Status> {
+        let doing = |error| failed(error, format_args!("making {} durable", self.label));
+        self.part.sync_data().map_err(doing)?;
+        let mut entries = Vec::with_capacity(unsynced.values.len() * ENTRY_BYTES);
+        for (index, value) in (unsynced.first..).zip(&unsynced.values) {
+            entries.extend(self.head.entry(index, value));
+        }
+        (&self.journal).write_all(&entries).map_err(doing)?;
+        self.journal.sync_data().map_err(doing)?;
+        Ok(unsynced.end)
+    }
+}
+
+/// The status of a second writer.
+pub(crate) fn busy(label: &str, writer: &str) -> Status {
+    Status::new(
+        iip_rpc::Code::Aborted,
+        format!("{label} is being written by {writer}"),
+    )
+}
+
+/// The hash of everything that can be read.
+pub(crate) fn hash_of(mut source: impl Read) -> io::Result<Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(Hash::from(*hasher.finalize().as_bytes())),
+            Ok(length) => hasher.update(&buffer[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true);
+    #[cfg(unix)]
+    options.mode(0o644);
+    options
+}
+
+/// Opens a file for writing that nobody else can reach by another name.
+fn open_part(dir: &Dir, name: &str) -> io::Result<File> {
+    let file = open_regular(dir, name, &mut options())?;
+    if file.metadata()?.nlink() > 1 {
+        return Err(io::Error::other(format!("{name:?} has several names")));
+    }
+    Ok(file)
+}
+
+/// Opens a journal and locks it; `None` if another process has locked it.
+pub(crate) fn lock(dir: &Dir, name: &str) -> io::Result<Option<File>> {
+    loop {
+        let journal = open_part(dir, name)?;
+        #[cfg(unix)]
+        {
+            use rustix::fs::{FlockOperation, flock};
+            match flock(&journal, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                locked => locked?,
+            }
+        }
+        // The process that had locked it may have removed it in the meantime.
+        match dir.symlink_metadata(name) {
+            Ok(metadata) if metadata.ino() == journal.metadata()?.ino() => {
+                return Ok(Some(journal));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What a journal says about an unfinished file, without opening it for writing.
+pub(crate) fn unfinished(parent: &Parent) -> io::Result<Option<(Identity, u64)>> {
+    let (_, name) = part_names(&parent.name);
+    let journal = match open_regular(&parent.dir, &name, OpenOptions::new().read(true)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let found = journal::read(BufReader::new(journal))?;
+    Ok(found.map(|found| {
+        let end = found.tree.chunks() * chunk_bytes(found.identity.size);
+        (found.identity, end.min(found.identity.size))
+    }))
+}

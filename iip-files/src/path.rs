@@ -1,0 +1,190 @@
+//! Paths below the root of a folder.
+
+use iip_rpc::Status;
+
+/// Maximum length, in bytes, of a name in a path.
+const MAX_NAME_BYTES: usize = 255;
+/// Maximum length, in bytes, of a path.
+const MAX_PATH_BYTES: usize = 4096;
+
+/// Number of bytes that the names of a part and its journal have in addition to that of the target.
+const PART_NAME_BYTES: usize = ".".len() + ".0123456789abcdef.journal".len();
+
+/// A path below the root of a folder: names that neither lead out of the folder nor are those of
+/// unfinished files. The root itself has no names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FilePath(String);
+
+impl FilePath {
+    /// Parses the path of a file or directory. The empty path is the root.
+    pub(crate) fn parse(text: &str) -> Result<Self, Status> {
+        let refused = |why: &str| {
+            let shown: String = text.chars().take(200).collect();
+            Err(Status::invalid_argument(format!(
+                "the path {shown:?} {why}"
+            )))
+        };
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        if text.len() > MAX_PATH_BYTES {
+            return refused("is longer than 4096 bytes");
+        }
+        if text.starts_with('/') {
+            return refused("is absolute; paths are relative to the folder");
+        }
+        for name in text.split('/') {
+            if let Some(why) = objection(name) {
+                return refused(why);
+            }
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Parses the path of a file.
+    pub(crate) fn parse_file(text: &str) -> Result<Self, Status> {
+        if text.is_empty() {
+            return Err(Status::invalid_argument("the path of the file is empty"));
+        }
+        Self::parse(text)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The names of the path, from the root on.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/').filter(|name| !name.is_empty())
+    }
+
+    /// The path of the directory, and the name in it.
+    pub(crate) fn split(&self) -> (Self, &str) {
+        match self.0.rsplit_once('/') {
+            Some((parent, name)) => (Self(parent.to_owned()), name),
+            None => (Self::default(), &self.0),
+        }
+    }
+
+    /// The path of `name`, a path itself, below this one.
+    pub(crate) fn join(&self, name: &str) -> Result<Self, Status> {
+        match (self.0.as_str(), name) {
+            (_, "") => Ok(self.clone()),
+            ("", _) => Self::parse(name),
+            (parent, _) => Self::parse(&format!("{parent}/{name}")),
+        }
+    }
+}
+
+/// Why a name cannot be a part of a path.
+pub(crate) fn objection(name: &str) -> Option<&'static str> {
+    match name {
+        "" => Some("has an empty name between two slashes, or a slash at its end"),
+        "." => Some("contains the name `.`"),
+        ".." => Some("contains `..`, which could lead out of the folder"),
+        _ if name.contains('\0') => Some("contains a NUL character"),
+        _ if cfg!(windows) && name.contains(['\\', ':']) => Some("contains `\\` or `:`"),
+        _ if name.len() > MAX_NAME_BYTES => Some("has a name of more than 255 bytes"),
+        _ if is_reserved(name) => Some("has the name of an unfinished file"),
+        _ => None,
+    }
+}
+
+/// Returns `true` for the names that [`part_names`] makes.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let stem = name
+        .strip_suffix(".part")
+        .or_else(|| name.strip_suffix(".journal"));
+    let Some((begin, id)) = stem.and_then(|stem| stem.rsplit_once('.')) else {
+        return false;
+    };
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    begin.starts_with('.') && id.len() == 16 && id.bytes().all(is_hex)
+}
+
+/// The names of the part of a file and of its journal, in the same directory. They depend on
+/// nothing but its name, so that a later process finds them.
+pub(crate) fn part_names(name: &str) -> (String, String) {
+    let id = &blake3::hash(name.as_bytes()).to_hex()[..16];
+    let mut end = name.len().min(MAX_NAME_BYTES - PART_NAME_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let begin = &name[..end];
+    (
+        format!(".{begin}.{id}.part"),
+        format!(".{begin}.{id}.journal"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use iip_rpc::Code;
+
+    use super::*;
+
+    #[test]
+    fn paths_that_lead_out_or_are_reserved_are_refused() {
+        let (part, journal) = part_names("file");
+        let long = "a".repeat(256);
+        let deep = "a/".repeat(2050);
+        let refused = [
+            "/etc/passwd",
+            "..",
+            "../a",
+            "a/..",
+            "a/../b",
+            ".",
+            "./a",
+            "a//b",
+            "a/",
+            "/",
+            "a\0b",
+            &part,
+            &journal,
+            &long,
+            &deep,
+        ];
+        for path in refused {
+            let status = FilePath::parse(path).expect_err(path);
+            assert_eq!(status.code(), Code::InvalidArgument, "{path}");
+        }
+        for path in [
+            "a",
+            "a/b",
+            "...",
+            "a..b",
+            ".part",
+            ".journal",
+            "a.part",
+            &"a".repeat(255),
+        ] {
+            assert!(FilePath::parse(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_split_and_joined() {
+        let path = FilePath::parse("a/b/c").expect("a path");
+        assert_eq!(path.names().collect::<Vec<_>>(), ["a", "b", "c"]);
+        let (parent, name) = path.split();
+        assert_eq!((parent.as_str(), name), ("a/b", "c"));
+        assert_eq!(parent.join(name).expect("a path"), path);
+        assert_eq!(FilePath::default().join("a").expect("a path").as_str(), "a");
+        assert_eq!(FilePath::default().names().count(), 0);
+        assert!(parent.join("../..").is_err());
+    }
+
+    #[test]
+    fn names_of_parts_are_reserved_short_enough_and_differ() {
+        for name in ["a", &"a".repeat(255), &"ä".repeat(127)] {
+            let (part, journal) = part_names(name);
+            assert!(is_reserved(&part) && is_reserved(&journal), "{part}");
+            assert!(part.len() <= 255 && journal.len() <= 255, "{part}");
+        }
+        assert_ne!(
+            part_names(&format!("{}b", "a".repeat(254))),
+            part_names(&"a".repeat(255))
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! The receiving side of a transfer: pieces from a stream go to the disk. The network is read while
+//! the disk is written, one batch ahead, and what is written is made durable beside both.
+
+use std::future::Future;
+use std::time::Duration;
+
+use iip_rpc::{Status, Streaming};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::failure::{blocking, ended};
+use crate::part::Part;
+use crate::rate::Rate;
+use crate::service::Piece;
+
+/// Bytes that are written in one step.
+const BATCH_BYTES: usize = 1 << 20;
+/// Bytes from which on what is written is made durable.
+const SYNC_BYTES: u64 = 32 << 20;
+/// Bytes that may be written and not durable.
+const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
+/// Time after which chunks that are written are made durable, however few they are.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How far a file has been received.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Received {
+    /// Bytes that have arrived, with those of earlier transfers.
+    pub(crate) bytes: u64,
+    /// Bytes of them that are on disk for certain.
+    pub(crate) durable: u64,
+}
+
+/// Receives the rest of a file. The part that is returned is complete and durable. If the transfer
+/// fails, what has arrived is made durable as far as possible.
+pub(crate) async fn receive(
+    part: Part,
+    pieces: Streaming<Piece>,
+    rates: &[&Rate],
+    tell: impl FnMut(Received) + Send,
+    stop: impl Future<Output = Status> + Send,
+) -> Result<Part, Status> {
+    let durable = part.position();
+    let mut receiver = Receiver {
+        pieces,
+        ended: false,
+        batch: Vec::new(),
+        batch_bytes: 0,
+        next_at: None,
+        size: part.size(),
+        arrived: durable,
+        written: durable,
+        durable,
+        part: Some(part),
+        writing: None,
+        syncing: None,
+        sync_at: Instant::now() + SYNC_INTERVAL,
+    };
+    let outcome = receiver.run(rates, tell, stop).await;
+    receiver.finish(outcome).await
+}
+
+type Task<T> = JoinHandle<Result<T, Status>>;
+
+struct Receiver {
+    pieces: Streaming<Piece>,
+    /// Set once the sender has no more pieces.
+    ended: bool,
+    /// Pieces that have arrived and are to be written.
+    batch: Vec<Piece>,
+    batch_bytes: usize,
+    /// The time from which on the rate allows more.
+    next_at: Option<Instant>,
+    size: u64,
+    arrived: u64,
+    written: u64,
+    durable: u64,
+    /// `None` while it is written.
+    part: Option<Part>,
+    writing: Option<Task<(Part, Result<(), Status>)>>,
+    syncing: Option<Task<u64>>,
+    /// The time of the next sync.
+    sync_at: Instant,
+}
+
+impl Receiver {
+    async fn run(
+        &mut self,
+        rates: &[&Rate],
+        mut tell: impl FnMut(Received),
+        stop: impl Future<Output = Status>,
+    ) -> Result<(), Status> {
+        tokio::pin!(stop);
+        loop {
+            self.start_writing();
+            self.start_syncing();
+            if self.ended && self.batch.is_empty() && self.part.is_some() && self.syncing.is_none()
+            {
+                return self.check_complete();
+            }
+            let reads = !self.ended && self.batch_bytes < BATCH_BYTES;
+            let sync_later = self.syncing.is_none() && self.written > self.durable;
+            tokio::select! {
+                biased;
+                status = &mut stop => return Err(status),
+                done = join(&mut self.syncing), if self.syncing.is_some() => {
+                    self.syncing = None;
+                    self.durable = done?;
+                    tell(self.received());
+                }
+                done = join(&mut self.writing), if self.writing.is_some() => {
+                    self.writing = None;
+                    let (part, outcome) = done?;
+                    self.written = part.position();
+                    self.part = Some(part);
+                    outcome?;
+                }
+                piece = next(&mut self.pieces, self.next_at), if reads => {
+                    self.take(piece, rates)?;
+                    tell(self.received());
+                }
+                () = sleep_until(self.sync_at), if sync_later => {}
+            }
+        }
+    }
+
+    fn received(&self) -> Received {
+        Received {
+            bytes: self.arrived,
+            durable: self.durable,
+        }
+    }
+
+    fn take(
+        &mut self,
+        piece: Option<Result<Piece, Status>>,
+        rates: &[&Rate],
+    ) -> Result<(), Status> {
+        let Some(piece) = piece else {
+            self.ended = true;
+            return Ok(());
+        };
+        let piece = piece?;
+        let length = piece.bytes.len();
+        self.next_at = rates.iter().map(|rate| rate.take(length)).max();
+        self.batch_bytes += length;
+        self.arrived += length as u64;
+        self.batch.push(piece);
+        Ok(())
+    }
+
+    /// Writes what has arrived, if nothing is being written and it is enough.
+    fn start_writing(&mut self) {
+        let is_enough = self.batch_bytes >= BATCH_BYTES || self.arrived >= self.size || self.ended;
+        let is_full = self.syncing.is_some() && self.written - self.durable >= MAX_UNSYNCED_BYTES;
+        if self.batch.is_empty() || !is_enough || is_full {
+            return;
+        }
+        let Some(mut part) = self.part.take() else {
+            return;
+        };
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            let outcome = batch.iter().try_for_each(|piece| part.write(piece));
+            Ok((part, outcome))
+        }));
+    }
+
+    /// Makes complete chunks durable, if there are enough, or it is time, or there will be no more.
+    fn start_syncing(&mut self) {
+        let now = Instant::now();
+        let is_due = self.written - self.durable >= SYNC_BYTES
+            || now >= self.sync_at
+            || self.written >= self.size
+            || (self.ended && self.batch.is_empty());
+        let Some(part) = self
+            .part
+            .as_mut()
+            .filter(|_| is_due && self.syncing.is_none())
+        else {
+            return;
+        };
+        self.sync_at = now + SYNC_INTERVAL;
+        if let Some(unsynced) = part.take_unsynced() {
+            let disk = part.disk();
+            self.syncing = Some(tokio::task::spawn_blocking(move || disk.sync(unsynced)));
+        }
+    }
+
+    fn check_complete(&self) -> Result<(), Status> {
+        if self.durable == self.size {
+            return Ok(());
+        }
+        let text = format!(
+            "the sender ended after {} of {} bytes",
+            self.written, self.size
+        );
+        Err(Status::invalid_argument(text))
+    }
+
+    /// Waits for what is being done. After a failure, makes durable what was written.
+    async fn finish(mut self, outcome: Result<(), Status>) -> Result<Part, Status> {
+        if let Some(writing) = self.writing.take() {
+            self.part = writing.await.map_err(ended)?.ok().map(|(part, _)| part);
+        }
+        let synced = match self.syncing.take() {
+            Some(syncing) => syncing.await.map_err(ended)?,
+            None => Ok(self.durable),
+        };
+        let Some(mut part) = self.part else {
+            return Err(outcome
+                .err()
+                .unwrap_or_else(|| Status::internal("the part is lost")));
+        };
+        let Err(status) = outcome else {
+            return Ok(part);
+        };
+        // A sync that has failed may have left a part of an entry, which ends the journal.
+        if synced.is_ok()
+            && let Some(unsynced) = part.take_unsynced()
+        {
+            let disk = part.disk();
+            // The transfer has failed already.
+            let _ = blocking(move || disk.sync(unsynced)).await;
+        }
+        Err(status)
+    }
+}
+
+async fn join<T>(task: &mut Option<Task<T>>) -> Result<T, Status> {
+    match task {
+        Some(task) => task.await.map_err(ended)?,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next piece, not before `at`.
+async fn next(pieces: &mut Streaming<Piece>, at: Option<Instant>) -> Option<Result<Piece, Status>> {
+    if let Some(at) = at {
+        sleep_until(at).await;
+    }
+    pieces.next().await
+}

@@ -1,0 +1,135 @@
+//! What clients read.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use iip_rpc::{CallContext, Status, StreamSender, Streaming};
+
+use super::folder::Folder;
+use crate::failure::blocking;
+use crate::listing::Listing;
+use crate::path::FilePath;
+use crate::root::Root;
+use crate::send::{QUEUED_PIECES, Source, send};
+use crate::service::{Identity, Listed, MAX_SMALL_FILES, Piece, ReadRequest, SmallRead};
+use crate::small::read_small_file;
+
+impl Folder {
+    pub(super) async fn send_file(
+        &self,
+        ctx: &CallContext,
+        request: ReadRequest,
+    ) -> Result<Streaming<Piece>, Status> {
+        let place = self.place()?;
+        let path = FilePath::parse_file(&request.path)?;
+        let source = self.source(path, Some(request.identity)).await?;
+        let source = blocking(move || source.at(request.offset)).await?;
+        let (sender, pieces) = Streaming::channel(QUEUED_PIECES);
+        let rate = self.rate.clone();
+        let stop = shutting_down(ctx);
+        tokio::spawn(async move {
+            let _place = place;
+            let rates: Vec<_> = rate.as_deref().into_iter().collect();
+            // The client has got the reason of a failure.
+            let _ = send(source, sender, &rates, |_| (), stop).await;
+        });
+        Ok(pieces)
+    }
+
+    /// Opens a file, which has to be the one of `identity`.
+    pub(super) async fn source(
+        &self,
+        path: FilePath,
+        identity: Option<Identity>,
+    ) -> Result<Source, Status> {
+        let root = Arc::clone(&self.root);
+        blocking(move || {
+            let source = Source::open(&root.parent(&path, false)?)?;
+            if identity.is_some_and(|identity| identity != *source.identity()) {
+                let text = format!("{} has changed since it was described", root.label(&path));
+                return Err(Status::failed_precondition(text));
+            }
+            Ok(source)
+        })
+        .await
+    }
+
+    pub(super) async fn send_listing(&self, path: &str) -> Result<Streaming<Vec<Listed>>, Status> {
+        let place = self.place()?;
+        let path = FilePath::parse(path)?;
+        let root = Arc::clone(&self.root);
+        let listing = blocking(move || Listing::new(root, path)).await?;
+        let (sender, listed) = Streaming::channel(1);
+        tokio::spawn(async move {
+            let _place = place;
+            match send_batches(listing, &sender).await {
+                Ok(()) => sender.finish(),
+                Err(status) => sender.fail(status).await,
+            }
+        });
+        Ok(listed)
+    }
+
+    pub(super) async fn send_small(&self, paths: Vec<String>) -> Result<Vec<SmallRead>, Status> {
+        check_count(paths.len(), MAX_SMALL_FILES)?;
+        let _place = self.place()?;
+        let root = Arc::clone(&self.root);
+        blocking(move || {
+            let read = |path: &String| match read_small(&root, path) {
+                Ok(read) => read,
+                Err(status) => SmallRead::Refused(status.message().to_owned()),
+            };
+            Ok(paths.iter().map(read).collect())
+        })
+        .await
+    }
+}
+
+/// Sends what is listed, as long as it is read.
+async fn send_batches(
+    mut listing: Listing,
+    sender: &StreamSender<Vec<Listed>>,
+) -> Result<(), Status> {
+    loop {
+        let next;
+        (listing, next) = blocking(move || {
+            let next = listing.next()?;
+            Ok((listing, next))
+        })
+        .await?;
+        if next.is_empty() {
+            return Ok(());
+        }
+        sender.send(next).await?;
+    }
+}
+
+fn read_small(root: &Root, path: &str) -> Result<SmallRead, Status> {
+    let parent = root.parent(&FilePath::parse_file(path)?, false)?;
+    read_small_file(&parent).map(|read| match read {
+        Some(small) => SmallRead::File {
+            modified: small.modified,
+            hash: small.hash,
+            bytes: small.bytes,
+        },
+        None => SmallRead::Large,
+    })
+}
+
+/// Refuses a message with too many parts.
+pub(super) fn check_count(count: usize, limit: usize) -> Result<(), Status> {
+    if count <= limit {
+        return Ok(());
+    }
+    let text = format!("{count} files or entries in a message, more than {limit}");
+    Err(Status::invalid_argument(text))
+}
+
+/// Completes with the status of a transfer that ends because the server does.
+pub(super) fn shutting_down(ctx: &CallContext) -> impl Future<Output = Status> + Send + use<> {
+    let shutting_down = ctx.shutting_down();
+    async move {
+        shutting_down.await;
+        Status::unavailable("the server shuts down; the transfer can be resumed")
+    }
+}

@@ -1,0 +1,283 @@
+//! The methods of the service.
+
+use std::sync::Arc;
+
+use iip_rpc::{CallContext, Status, Stream, Streaming};
+
+use super::downloads::{check_count, shutting_down};
+use super::folder::Folder;
+use super::uploads::Upload;
+use crate::failure::{blocking, failed};
+use crate::hash::Hash;
+use crate::part::{self, Part};
+use crate::path::FilePath;
+use crate::receive::receive;
+use crate::service::{
+    CommitRequest, Entry, Files, Identity, Kind, Listed, MAX_ENTRIES, MAX_SMALL_FILES, OpenRequest,
+    Opened, Piece, ReadRequest, SmallFile, SmallRead, UploadStatus,
+};
+use crate::small::{Small, write_small_file};
+
+/// Number of positions that wait for a client that does not read them. Later ones are left out.
+const QUEUED_POSITIONS: usize = 4;
+
+impl Files for Folder {
+    async fn stat(&self, path: &str) -> Result<Entry, Status> {
+        let path = FilePath::parse(path)?;
+        let root = Arc::clone(&self.root);
+        blocking(move || root.entry(&path)).await
+    }
+
+    async fn list(
+        &self,
+        path: &str,
+    ) -> Result<impl Stream<Item = Result<Vec<Listed>, Status>>, Status> {
+        self.send_listing(path).await
+    }
+
+    async fn read(
+        &self,
+        ctx: &CallContext,
+        request: ReadRequest,
+    ) -> Result<impl Stream<Item = Result<Piece, Status>>, Status> {
+        self.send_file(ctx, request).await
+    }
+
+    async fn read_small(&self, paths: Vec<String>) -> Result<Vec<SmallRead>, Status> {
+        self.send_small(paths).await
+    }
+
+    async fn checksum(&self, path: &str, identity: Identity) -> Result<Hash, Status> {
+        let _place = self.place()?;
+        let source = self
+            .source(FilePath::parse_file(path)?, Some(identity))
+            .await?;
+        blocking(move || source.checksum()).await
+    }
+
+    async fn open(&self, request: OpenRequest) -> Result<Opened, Status> {
+        self.check_writable()?;
+        let path = FilePath::parse_file(&request.path)?;
+        self.check_size(&path, request.identity.size)?;
+        self.remove_stale_parts_if_due();
+        let place = self.place()?;
+        let (upload, mut slot) = self
+            .uploads
+            .begin(&path, request.previous, self.silence, place)
+            .await?;
+        // Removes the upload if the call is cancelled, or the file cannot be opened.
+        let mut open = Open {
+            folder: self,
+            upload: &upload,
+            is_kept: false,
+        };
+        let root = Arc::clone(&self.root);
+        let part = blocking(move || {
+            let parent = root.parent(&path, true)?;
+            parent.check_replaceable()?;
+            Part::open(parent, request.identity)
+        })
+        .await?;
+        let opened = Opened {
+            transfer: upload.number,
+            offset: part.position(),
+            restarted: part.restarted(),
+        };
+        *slot = Some(part);
+        open.is_kept = true;
+        Ok(opened)
+    }
+
+    async fn write(
+        &self,
+        ctx: &CallContext,
+        transfer: u64,
+        pieces: Streaming<Piece>,
+    ) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
+        let upload = self.uploads.find(transfer)?;
+        let (part, mut slot) = upload.take_part()?;
+        let (sender, positions) = Streaming::channel(QUEUED_POSITIONS);
+        let (folder, shutdown) = (self.clone(), shutting_down(ctx));
+        // The task goes on when the client has gone, and makes durable what has arrived.
+        tokio::spawn(async move {
+            let rates: Vec<_> = folder.rate.as_deref().into_iter().collect();
+            let (size, mut told) = (part.size(), None);
+            let (latest, mut positions) = tokio::sync::watch::channel(part.position());
+            let tell = |received: crate::receive::Received| {
+                upload.touch();
+                if told != Some(received.durable) {
+                    told = Some(received.durable);
+                    latest.send_replace(received.durable);
+                }
+            };
+            let stop = async {
+                tokio::select! {
+                    biased;
+                    status = upload.replaced() => status,
+                    status = shutdown => status,
+                }
+            };
+            let receiving = receive(part, pieces, &rates, tell, stop);
+            let telling = async {
+                while positions.changed().await.is_ok() {
+                    let position = *positions.borrow_and_update();
+                    if position < size && sender.send(position).await.is_err() {
+                        break;
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            let outcome = tokio::select! {
+                outcome = receiving => outcome,
+                () = telling => return,
+            };
+            match outcome {
+                Ok(part) => {
+                    *slot = Some(part);
+                    drop(slot);
+                    // Otherwise the client has gone.
+                    if sender.send(size).await.is_ok() {
+                        sender.finish();
+                    }
+                }
+                Err(status) => {
+                    folder.uploads.remove(&upload);
+                    drop(slot);
+                    sender.fail(status).await;
+                }
+            }
+        });
+        Ok(positions)
+    }
+
+    async fn status(&self, path: &str) -> Result<UploadStatus, Status> {
+        self.check_writable()?;
+        let path = FilePath::parse_file(path)?;
+        let is_open = self.uploads.is_open(&path);
+        let root = Arc::clone(&self.root);
+        let unfinished = blocking(move || {
+            let parent = root.parent(&path, false)?;
+            part::unfinished(&parent).map_err(|error| {
+                failed(error, format_args!("reading the part of {}", parent.label))
+            })
+        })
+        .await?;
+        Ok(UploadStatus {
+            unfinished,
+            is_open,
+        })
+    }
+
+    async fn commit(&self, request: CommitRequest) -> Result<Hash, Status> {
+        if let Some(hash) = self.uploads.committed(request.transfer) {
+            return Ok(hash);
+        }
+        let upload = self.uploads.find(request.transfer)?;
+        let (part, _slot) = upload.take_part()?;
+        let committed = blocking(move || {
+            if request.verify {
+                part.verify()?;
+            }
+            part.commit(request.hash)
+        })
+        .await;
+        match &committed {
+            Ok(hash) => self.uploads.commit(&upload, *hash),
+            Err(_) => self.uploads.remove(&upload),
+        }
+        committed
+    }
+
+    async fn missing(&self, entries: Vec<Listed>) -> Result<Vec<bool>, Status> {
+        self.check_writable()?;
+        check_count(entries.len(), MAX_ENTRIES)?;
+        let root = Arc::clone(&self.root);
+        blocking(move || {
+            let mut missing = Vec::with_capacity(entries.len());
+            for listed in &entries {
+                let path = FilePath::parse(&listed.path)?;
+                missing.push(match listed.entry.kind {
+                    Kind::Directory => root.directory(&path).is_err(),
+                    _ => !root
+                        .parent(&path, false)
+                        .is_ok_and(|parent| parent.is_unchanged(&listed.entry.identity)),
+                });
+            }
+            Ok(missing)
+        })
+        .await
+    }
+
+    async fn make_directories(&self, paths: Vec<String>) -> Result<(), Status> {
+        self.check_writable()?;
+        check_count(paths.len(), MAX_ENTRIES)?;
+        let root = Arc::clone(&self.root);
+        blocking(move || {
+            paths
+                .iter()
+                .try_for_each(|path| root.make_directory(&FilePath::parse(path)?).map(drop))
+        })
+        .await
+    }
+
+    async fn write_small(&self, files: Vec<SmallFile>) -> Result<(), Status> {
+        self.check_writable()?;
+        check_count(files.len(), MAX_SMALL_FILES)?;
+        let _place = self.place()?;
+        let (root, folder) = (Arc::clone(&self.root), self.clone());
+        blocking(move || {
+            for file in files {
+                let path = FilePath::parse_file(&file.path)?;
+                folder.check_size(&path, file.bytes.len() as u64)?;
+                let SmallFile {
+                    modified,
+                    hash,
+                    bytes,
+                    ..
+                } = file;
+                write_small_file(
+                    root.parent(&path, true)?,
+                    Small {
+                        modified,
+                        hash,
+                        bytes,
+                    },
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Folder {
+    /// Removes old unfinished files beside the transfers.
+    fn remove_stale_parts_if_due(&self) {
+        if !self.stale.is_due() {
+            return;
+        }
+        let folder = self.clone();
+        tokio::spawn(async move {
+            match folder.remove_stale_parts().await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "removed old unfinished files"),
+                Err(error) => tracing::warn!(%error, "old unfinished files cannot be removed"),
+            }
+        });
+    }
+}
+
+/// An upload that is removed unless it is kept.
+struct Open<'a> {
+    folder: &'a Folder,
+    upload: &'a Upload,
+    is_kept: bool,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.folder.uploads.remove(self.upload);
+        }
+    }
+}

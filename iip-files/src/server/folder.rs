@@ -1,0 +1,194 @@
+//! What is served, and its limits.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iip_rpc::{Code, Status};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::stale::Stale;
+use super::uploads::Uploads;
+use crate::path::FilePath;
+use crate::rate::Rate;
+use crate::root::Root;
+use crate::service::FilesServer;
+
+const MAX_OPEN_TRANSFERS: usize = 64;
+const SILENCE: Duration = Duration::from_secs(30);
+const PART_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A folder that is served. Clients can read its files, and write them if it is
+/// [writable](Self::writable).
+///
+/// Nothing outside the folder can be reached: paths have no `..`, and symbolic links are not
+/// followed, wherever they lead. Only regular files are read and replaced. New files have the mode
+/// 0644 and new directories 0777, both without the bits of the umask.
+///
+/// # Examples
+///
+/// ```
+/// use iip_files::{FileClient, Folder};
+/// use iip_rpc::{Client, Server};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let temp = tempfile::tempdir()?;
+/// # let (served, local) = (temp.path().join("served"), temp.path().join("local"));
+/// # std::fs::create_dir(&served)?;
+/// # std::fs::write(&local, "hello")?;
+/// let folder = Folder::open(&served)?.writable(true);
+/// let server = Server::builder().service(folder.into_service()).bind("127.0.0.1:0").await?;
+///
+/// let files = FileClient::new(Client::connect(server.target()).await?);
+/// let report = files.put(&local, "inbox/hello.txt").await?;
+/// assert_eq!(report.bytes, 5);
+/// assert_eq!(std::fs::read(served.join("inbox/hello.txt"))?, b"hello");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Folder {
+    pub(super) root: Arc<Root>,
+    pub(super) writable: bool,
+    pub(super) max_file_bytes: u64,
+    max_open_transfers: usize,
+    open_transfers: Arc<Semaphore>,
+    pub(super) rate: Option<Arc<Rate>>,
+    pub(super) uploads: Arc<Uploads>,
+    pub(super) silence: Duration,
+    pub(super) part_lifetime: Duration,
+    pub(super) stale: Arc<Stale>,
+}
+
+impl Folder {
+    /// Opens a folder for reading by clients. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The folder does not exist, is not a directory, or cannot be opened.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        Ok(Self {
+            root: Arc::new(Root::open(path.as_ref(), "")?),
+            writable: false,
+            max_file_bytes: u64::MAX,
+            max_open_transfers: MAX_OPEN_TRANSFERS,
+            open_transfers: Arc::new(Semaphore::new(MAX_OPEN_TRANSFERS)),
+            rate: None,
+            uploads: Arc::default(),
+            silence: SILENCE,
+            part_lifetime: PART_LIFETIME,
+            stale: Arc::default(),
+        })
+    }
+
+    /// Sets whether clients may write files. Default: no; they get `PERMISSION_DENIED`.
+    #[must_use]
+    pub fn writable(mut self, writable: bool) -> Self {
+        self.writable = writable;
+        self
+    }
+
+    /// Sets the maximum size of files that clients write, in bytes; larger ones are refused with
+    /// `RESOURCE_EXHAUSTED`. Default: no limit.
+    #[must_use]
+    pub fn max_file_bytes(mut self, bytes: u64) -> Self {
+        self.max_file_bytes = bytes;
+        self
+    }
+
+    /// Sets how many files may be in transfer at a time, in both directions together; more are
+    /// refused with `RESOURCE_EXHAUSTED`. Each takes up to 8 MiB of memory. 0 counts as 1. Default:
+    /// 64.
+    #[must_use]
+    pub fn max_open_transfers(mut self, transfers: usize) -> Self {
+        self.max_open_transfers = transfers.clamp(1, Semaphore::MAX_PERMITS);
+        self.open_transfers = Arc::new(Semaphore::new(self.max_open_transfers));
+        self
+    }
+
+    /// Sets the maximum number of bytes per second, of all transfers in both directions together. 0
+    /// counts as 1. Default: no limit.
+    #[must_use]
+    pub fn bytes_per_second(mut self, bytes: u64) -> Self {
+        self.rate = Some(Arc::new(Rate::new(bytes)));
+        self
+    }
+
+    /// Sets how long the writer of a file may be silent before another one may take its place.
+    /// Until then the other one gets `ABORTED`. Default: 30 s.
+    #[must_use]
+    pub fn silence(mut self, limit: Duration) -> Self {
+        self.silence = limit;
+        self
+    }
+
+    /// Sets the age at which unfinished files are removed. Default: 7 days.
+    #[must_use]
+    pub fn part_lifetime(mut self, lifetime: Duration) -> Self {
+        self.part_lifetime = lifetime;
+        self
+    }
+
+    /// The service, for [`ServerBuilder::service`](iip_rpc::ServerBuilder::service).
+    #[must_use]
+    pub fn into_service(self) -> FilesServer<Self> {
+        FilesServer::new(self)
+    }
+
+    /// Opens a file of the folder for reading, under the rules that apply to clients. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The path is refused (`INVALID_ARGUMENT`), or there is no such file, or it is not a regular
+    /// one, or cannot be opened.
+    pub fn open_file(&self, path: &str) -> Result<File, Status> {
+        let parent = self.root.parent(&FilePath::parse_file(path)?, false)?;
+        Ok(parent.open_source()?.0)
+    }
+
+    /// Removes unfinished files that are older than [`part_lifetime`](Self::part_lifetime) and not
+    /// being written. Returns how many. Uploads do this too, once an hour.
+    ///
+    /// # Errors
+    ///
+    /// A directory cannot be read.
+    pub async fn remove_stale_parts(&self) -> Result<u64, Status> {
+        let (root, lifetime) = (Arc::clone(&self.root), self.part_lifetime);
+        crate::failure::blocking(move || super::stale::remove(&root, lifetime)).await
+    }
+
+    pub(super) fn check_writable(&self) -> Result<(), Status> {
+        if self.writable {
+            return Ok(());
+        }
+        let text = "the folder is read-only (Folder::writable)";
+        Err(Status::new(Code::PermissionDenied, text))
+    }
+
+    pub(super) fn check_size(&self, path: &FilePath, bytes: u64) -> Result<(), Status> {
+        if bytes <= self.max_file_bytes {
+            return Ok(());
+        }
+        let limit = self.max_file_bytes;
+        let label = self.root.label(path);
+        let text = format!("{label} has {bytes} bytes, more than {limit} (Folder::max_file_bytes)");
+        Err(Status::resource_exhausted(text))
+    }
+
+    /// A place among the open transfers.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let try_acquire = || Arc::clone(&self.open_transfers).try_acquire_owned();
+        let place = try_acquire().or_else(|error| {
+            self.uploads.remove_silent(self.silence);
+            try_acquire().map_err(|_| error)
+        });
+        place.map_err(|_| {
+            let limit = self.max_open_transfers;
+            let text = format!("{limit} files are in transfer (Folder::max_open_transfers)");
+            Status::resource_exhausted(text)
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! The open uploads of a folder: at most one for each file.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use iip_rpc::Status;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+
+use crate::hash::Hash;
+use crate::part::{Part, busy};
+use crate::path::FilePath;
+
+/// Number of finished uploads whose hash is remembered, for clients that did not get the reply.
+const REMEMBERED: usize = 64;
+
+/// The open uploads, and those that have ended last.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    table: Mutex<Table>,
+    /// Makes numbers that other clients cannot guess.
+    numbers: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    open: BTreeMap<FilePath, Arc<Upload>>,
+    committed: VecDeque<(u64, Hash)>,
+    opened: u64,
+}
+
+/// The file of an upload; `None` until it is open, and while it is received.
+pub(super) type Slot = OwnedMutexGuard<Option<Part>>;
+
+/// An open upload.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) number: u64,
+    path: FilePath,
+    part: Arc<tokio::sync::Mutex<Option<Part>>>,
+    contact: Mutex<Instant>,
+    /// Set to `true` once another upload takes the place of this one.
+    replaced: watch::Sender<bool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Uploads {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Begins an upload, in the place of one of the same file that is silent, or that is `previous`.
+    /// Returns it with the slot for its file.
+    pub(super) async fn begin(
+        &self,
+        path: &FilePath,
+        previous: Option<u64>,
+        silence: Duration,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(Arc<Upload>, Slot), Status> {
+        let mut place = Some(place);
+        loop {
+            let old = {
+                let mut table = self.table();
+                match table.open.get(path) {
+                    Some(old) if previous == Some(old.number) || old.may_be_replaced(silence) => {
+                        Arc::clone(old)
+                    }
+                    Some(_) => return Err(busy(path.as_str(), "another client")),
+                    None => {
+                        table.opened += 1;
+                        let number = self.numbers.hash_one(table.opened);
+                        let Some(place) = place.take() else {
+                            return Err(Status::internal("an upload begins once"));
+                        };
+                        let upload = Arc::new(Upload::new(number, path, place));
+                        let slot = Arc::clone(&upload.part).try_lock_owned();
+                        let slot = slot.map_err(|_| Status::internal("a new upload is free"))?;
+                        table.open.insert(path.clone(), Arc::clone(&upload));
+                        return Ok((upload, slot));
+                    }
+                }
+            };
+            old.replaced.send_replace(true);
+            // It still holds the file while it is receiving.
+            old.part.lock().await.take();
+            self.remove(&old);
+        }
+    }
+
+    /// Finds an upload by its number, and notes that its client is not silent.
+    pub(super) fn find(&self, number: u64) -> Result<Arc<Upload>, Status> {
+        let table = self.table();
+        let found = table.open.values().find(|upload| upload.number == number);
+        let Some(upload) = found else {
+            let text = format!("there is no open upload {number}; it has to be opened again");
+            return Err(Status::not_found(text));
+        };
+        upload.touch();
+        Ok(Arc::clone(upload))
+    }
+
+    /// Returns `true` if the file is being written.
+    pub(super) fn is_open(&self, path: &FilePath) -> bool {
+        self.table().open.contains_key(path)
+    }
+
+    /// The hash of an upload that has ended lately.
+    pub(super) fn committed(&self, number: u64) -> Option<Hash> {
+        let table = self.table();
+        let found = table
+            .committed
+            .iter()
+            .find(|(committed, _)| *committed == number);
+        found.map(|&(_, hash)| hash)
+    }
+
+    /// Ends an upload whose file has its name.
+    pub(super) fn commit(&self, upload: &Upload, hash: Hash) {
+        self.remove(upload);
+        let mut table = self.table();
+        table.committed.push_back((upload.number, hash));
+        if table.committed.len() > REMEMBERED {
+            table.committed.pop_front();
+        }
+    }
+
+    /// Ends an upload.
+    pub(super) fn remove(&self, upload: &Upload) {
+        let mut table = self.table();
+        if table
+            .open
+            .get(&upload.path)
+            .is_some_and(|open| open.number == upload.number)
+        {
+            table.open.remove(&upload.path);
+        }
+    }
+
+    /// Ends uploads that are silent and receive nothing.
+    pub(super) fn remove_silent(&self, silence: Duration) {
+        self.table().open.retain(|_, upload| {
+            upload.part.try_lock().is_err() || !upload.may_be_replaced(silence)
+        });
+    }
+}
+
+impl Upload {
+    fn new(number: u64, path: &FilePath, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            number,
+            path: path.clone(),
+            part: Arc::default(),
+            contact: Mutex::new(Instant::now()),
+            replaced: watch::Sender::new(false),
+            _place: place,
+        }
+    }
+
+    /// Notes that the client is not silent.
+    pub(super) fn touch(&self) {
+        *self
+            .contact
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Instant::now();
+    }
+
+    fn may_be_replaced(&self, silence: Duration) -> bool {
+        let contact = *self
+            .contact
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        contact.elapsed() >= silence
+    }
+
+    /// The file of the upload, with its slot.
+    pub(super) fn take_part(&self) -> Result<(Part, Slot), Status> {
+        let slot = Arc::clone(&self.part).try_lock_owned();
+        slot.ok()
+            .and_then(|mut slot| Some((slot.take()?, slot)))
+            .ok_or_else(|| busy(self.path.as_str(), "another call of the same upload"))
+    }
+
+    /// Completes with the status of an upload that another one replaces.
+    pub(super) async fn replaced(&self) -> Status {
+        let mut replaced = self.replaced.subscribe();
+        // The sender is a field of `self`.
+        let _ = replaced.wait_for(|replaced| *replaced).await;
+        busy(
+            self.path.as_str(),
+            "another client, because this one was silent",
+        )
+    }
+}

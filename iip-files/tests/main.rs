@@ -1,0 +1,6 @@
+//! Transfers over real sockets, through the public API.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod common;
+mod files;
