@@ -5,7 +5,8 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use iip_files::service::FilesClient;
+use blake3::hazmat::HasherExt;
+use iip_files::service::{FilesClient, MAX_PIECE_BYTES, Piece};
 use iip_files::{FileClient, Folder};
 use iip_rpc::{Client, Server};
 use tempfile::TempDir;
@@ -77,11 +78,15 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Bytes that differ from chunk to chunk.
+/// Bytes that differ from place to place.
 pub(crate) fn content(size: usize) -> Vec<u8> {
-    (0..size)
-        .map(|at| (at ^ (at >> 9) ^ (at >> 18)) as u8)
-        .collect()
+    let mut bytes = vec![0x5A; size];
+    for (index, block) in bytes.chunks_mut(512).enumerate() {
+        let number = (index as u64).to_le_bytes();
+        let length = block.len().min(number.len());
+        block[..length].copy_from_slice(&number[..length]);
+    }
+    bytes
 }
 
 /// Fails the test, naming `what`, if that takes too long.
@@ -90,4 +95,28 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
         Ok(output) => output,
         Err(_) => panic!("{what} did not happen within {GUARD:?}"),
     }
+}
+
+/// The pieces of `bytes`, the beginning of a file of `size` bytes with chunks of 1 MiB.
+pub(crate) fn pieces(bytes: &[u8], size: usize) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (index, chunk) in bytes.chunks(MIB).enumerate() {
+        let is_complete = chunk.len() == MIB || index * MIB + chunk.len() == size;
+        let value = if size <= MIB {
+            *blake3::hash(chunk).as_bytes()
+        } else {
+            let mut hasher = blake3::Hasher::new();
+            hasher.set_input_offset((index * MIB) as u64).update(chunk);
+            hasher.finalize_non_root()
+        };
+        let count = chunk.len().div_ceil(MAX_PIECE_BYTES);
+        for (at, piece) in chunk.chunks(MAX_PIECE_BYTES).enumerate() {
+            let chunk = (is_complete && at + 1 == count).then_some(value);
+            pieces.push(Piece {
+                chunk,
+                bytes: piece.to_vec().into(),
+            });
+        }
+    }
+    pieces
 }
