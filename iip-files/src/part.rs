@@ -220,13 +220,15 @@ impl Disk {
             }
         }
         let had_some = found.is_some_and(|found| found.tree.chunks() > 0);
-        // The journal is emptied first: it never speaks of bytes that are gone.
-        self.journal.set_len(0)?;
-        self.journal.sync_all()?;
+        if self.journal.metadata()?.len() > 0 {
+            // Before the part: a journal never speaks of bytes that are gone.
+            self.journal.set_len(0)?;
+            self.journal.sync_all()?;
+        }
         self.part.set_len(0)?;
         (&self.journal).seek(SeekFrom::Start(0))?;
+        // It is made durable with the first entries.
         (&self.journal).write_all(&self.head.0)?;
-        self.journal.sync_all()?;
         Ok((Tree::default(), had_some))
     }
 

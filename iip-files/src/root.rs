@@ -56,22 +56,25 @@ impl Root {
 
     /// Opens a directory.
     pub(crate) fn directory(&self, path: &FilePath) -> Result<Dir, Status> {
-        self.descend(path, false)
+        self.descend(path, false, || self.label(path))
     }
 
     /// Opens a directory, and creates it and its parents if they do not exist.
     pub(crate) fn make_directory(&self, path: &FilePath) -> Result<Dir, Status> {
-        self.descend(path, true)
+        self.descend(path, true, || self.label(path))
     }
 
-    fn descend(&self, path: &FilePath, create: bool) -> Result<Dir, Status> {
-        let doing = || format!("opening the directory {}", self.label(path));
-        let mut dir = self
-            .dir
-            .try_clone()
-            .map_err(|error| failed(error, doing()))?;
+    /// Opens a directory. `label` says in errors what for.
+    fn descend(
+        &self,
+        path: &FilePath,
+        create: bool,
+        label: impl Fn() -> String,
+    ) -> Result<Dir, Status> {
+        let doing = |error| failed(error, format_args!("opening the directory of {}", label()));
+        let mut dir = self.dir.try_clone().map_err(doing)?;
         for name in path.names() {
-            dir = open_directory(&dir, name, create).map_err(|error| failed(error, doing()))?;
+            dir = open_directory(&dir, name, create).map_err(doing)?;
         }
         Ok(dir)
     }
@@ -79,7 +82,7 @@ impl Root {
     /// Opens the directory of a file.
     pub(crate) fn parent(&self, path: &FilePath, create: bool) -> Result<Parent, Status> {
         let (parent, name) = path.split();
-        let dir = self.descend(&parent, create)?;
+        let dir = self.descend(&parent, create, || self.label(path))?;
         Ok(Parent {
             dir,
             name: name.to_owned(),

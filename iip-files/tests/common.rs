@@ -19,7 +19,7 @@ pub(crate) const MIB: usize = 1 << 20;
 /// Two folders, one of them served, and a client.
 pub(crate) struct Pair {
     /// Is removed when it is dropped.
-    _temp: TempDir,
+    _temp: Option<TempDir>,
     pub(crate) served: PathBuf,
     pub(crate) local: PathBuf,
     pub(crate) server: Server,
@@ -34,13 +34,22 @@ impl Pair {
 
     pub(crate) async fn with(set: impl FnOnce(Folder) -> Folder) -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let (served, local) = (temp.path().join("served"), temp.path().join("local"));
-        fs::create_dir(&served).unwrap();
-        fs::create_dir(&local).unwrap();
+        let pair = Self::within(temp.path(), set).await;
+        Self {
+            _temp: Some(temp),
+            ..pair
+        }
+    }
+
+    /// Uses a folder that stays, and what is in it.
+    pub(crate) async fn within(temp: &Path, set: impl FnOnce(Folder) -> Folder) -> Self {
+        let (served, local) = (temp.join("served"), temp.join("local"));
+        fs::create_dir_all(&served).unwrap();
+        fs::create_dir_all(&local).unwrap();
         let server = serve(set(Folder::open(&served).unwrap())).await;
         let client = Client::connect(server.target()).await.unwrap();
         Self {
-            _temp: temp,
+            _temp: None,
             served,
             local,
             server,

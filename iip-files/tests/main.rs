@@ -3,5 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod common;
+mod directories;
+mod disk;
+mod escapes;
 mod files;
+mod hostile_server;
 mod resume;
+mod writers;

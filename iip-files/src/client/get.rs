@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use iip_rpc::{CallContext, Code, Status};
+use iip_rpc::{CallContext, Status};
 
 use super::attempts::Attempts;
 use super::progress::{Phase, Tracker};
@@ -97,12 +97,4 @@ impl FileClient {
         tracker.phase(Phase::Committing);
         blocking(move || part.commit(expected)).await
     }
-}
-
-/// What a server has sent against the rules.
-pub(super) fn broken(status: &Status) -> Status {
-    Status::new(
-        Code::Internal,
-        format!("the server sent what it must not: {}", status.message()),
-    )
 }

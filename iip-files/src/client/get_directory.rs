@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use iip_rpc::{Code, Status, Streaming};
 
-use super::get::broken;
 use super::progress::{Phase, Tracker};
-use super::{FileClient, MAX_PACKED_BYTES, split};
+use super::{FileClient, MAX_PACKED_BYTES, broken, split};
 use crate::failure::{blocking, failed};
 use crate::path::FilePath;
 use crate::root::Root;

@@ -11,7 +11,7 @@ mod put_directory;
 use std::path::Path;
 use std::time::Duration;
 
-use iip_rpc::{CallOptions, Client, Status};
+use iip_rpc::{CallOptions, Client, Code, Status};
 
 pub use self::options::TransferOptions;
 use self::progress::Tracker;
@@ -180,4 +180,12 @@ fn describe(kind: Kind) -> &'static str {
         Kind::Link => "a symbolic link",
         Kind::Special => "a special file, or one whose name cannot be a path",
     }
+}
+
+/// What a server has sent against the rules.
+fn broken(status: &Status) -> Status {
+    Status::new(
+        Code::Internal,
+        format!("the server sent what it must not: {}", status.message()),
+    )
 }

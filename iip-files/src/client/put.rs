@@ -8,6 +8,7 @@ use iip_rpc::{CallContext, Code, Status, Streaming};
 
 use super::FileClient;
 use super::attempts::Attempts;
+use super::broken;
 use super::progress::{Phase, Tracker};
 use crate::failure::{blocking, failed};
 use crate::hash::Hash;
@@ -84,6 +85,10 @@ impl FileClient {
         };
         let opened = self.patient(0).open(request).await?;
         *previous = Some(opened.transfer);
+        if opened.offset > identity.size {
+            let text = format!("an offset of {} of {} bytes", opened.offset, identity.size);
+            return Err(broken(&Status::internal(text)));
+        }
         tracker.begin(identity.size, opened.offset, opened.restarted);
         let mut hash = None;
         if opened.offset < identity.size {

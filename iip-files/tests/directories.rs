@@ -1,0 +1,191 @@
+//! Directories, in both directions.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use iip_files::{Progress, TransferOptions};
+
+use crate::common::{MIB, Pair, content, within};
+
+/// Makes a tree of 253 files of several sizes, with an empty directory.
+fn make_tree(root: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut write = |path: String, size: usize| {
+        fs::write(root.join(path), content(size)).unwrap();
+        bytes += size as u64;
+    };
+    fs::create_dir_all(root.join("many/deeper/empty")).unwrap();
+    for number in 0..250 {
+        write(format!("many/{number}"), number * 17);
+    }
+    write("many/deeper/large".to_owned(), 3 * MIB + 5);
+    write("many/deeper/nearly small".to_owned(), 64 * 1024);
+    write("zero".to_owned(), 0);
+    bytes
+}
+
+/// The paths below a directory, with their content and time, in order.
+fn tree(root: &Path) -> Vec<(String, Option<(Vec<u8>, std::time::SystemTime)>)> {
+    let mut found = Vec::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path
+                .strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            let metadata = path.symlink_metadata().unwrap();
+            if metadata.is_dir() {
+                found.push((name, None));
+                directories.push(path);
+            } else if metadata.is_file() {
+                let content = fs::read(&path).unwrap();
+                found.push((name, Some((content, metadata.modified().unwrap()))));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn a_directory_makes_the_round_trip_and_is_not_sent_twice() {
+    let pair = Pair::new().await;
+    let source = pair.local.join("source");
+    let bytes = make_tree(&source);
+    symlink("/etc/passwd", source.join("many/link")).unwrap();
+    let pipe = source.join("pipe");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    fs::set_permissions(source.join("zero"), fs::Permissions::from_mode(0o4777)).unwrap();
+
+    let last = Arc::new(Mutex::new(Progress::default()));
+    let seen = Arc::clone(&last);
+    let options = TransferOptions::new().progress(move |progress| {
+        *seen.lock().unwrap() = progress.clone();
+    });
+    let files = pair.files().with_options(options);
+    let report = within("the put", files.put(&source, "a/b")).await.unwrap();
+    let counts = (
+        report.files,
+        report.bytes,
+        report.transferred,
+        report.unchanged,
+    );
+    assert_eq!(counts, (253, bytes, bytes, 0));
+    let skipped: Vec<_> = report
+        .skipped
+        .iter()
+        .map(|skipped| skipped.path.as_str())
+        .collect();
+    assert_eq!(skipped, ["pipe", "many/link"]);
+    assert!(tree(&pair.served.join("a/b")) == tree(&source));
+    let mode = fs::metadata(pair.served.join("a/b/zero"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7133, 0, "{mode:o}");
+    {
+        let last = last.lock().unwrap();
+        let counts = (last.files, last.files_total, last.bytes, last.bytes_total);
+        assert_eq!(counts, (253, 253, bytes, bytes));
+    }
+
+    let target = pair.local.join("target");
+    let report = within("the get", pair.files().get("a", &target))
+        .await
+        .unwrap();
+    let counts = (
+        report.files,
+        report.bytes,
+        report.transferred,
+        report.unchanged,
+    );
+    assert_eq!(counts, (253, bytes, bytes, 0));
+    assert!(tree(&target.join("b")) == tree(&source));
+
+    let report = within("a second put", pair.files().put(&source, "a/b"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.files, report.transferred, report.unchanged),
+        (0, 0, 253)
+    );
+    fs::write(target.join("b/many/7"), "changed").unwrap();
+    fs::remove_file(target.join("b/zero")).unwrap();
+    let report = within("a second get", pair.files().get("a", &target))
+        .await
+        .unwrap();
+    assert_eq!((report.files, report.unchanged), (2, 251));
+    assert!(tree(&target.join("b")) == tree(&source));
+}
+
+#[tokio::test]
+async fn the_whole_folder_is_a_directory_too() {
+    let pair = Pair::new().await;
+    let source = pair.local.join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "x").unwrap();
+    pair.files().put(&source, "").await.unwrap();
+    assert_eq!(pair.names(), ["file"]);
+    let target = pair.local.join("target");
+    pair.files().get("", &target).await.unwrap();
+    assert!(tree(&target) == tree(&source));
+}
+
+#[tokio::test]
+async fn a_directory_with_too_many_files_is_refused_on_both_sides() {
+    let pair = Pair::new().await;
+    let source = pair.local.join("source");
+    fs::create_dir(&source).unwrap();
+    for number in 0..20 {
+        fs::write(source.join(number.to_string()), "x").unwrap();
+    }
+    pair.files().put(&source, "many").await.unwrap();
+    let files = pair
+        .files()
+        .with_options(TransferOptions::new().max_files(19));
+    let put = files.put(&source, "other").await.unwrap_err();
+    let get = files
+        .get("many", pair.local.join("target"))
+        .await
+        .unwrap_err();
+    for status in [put, get] {
+        assert!(
+            status.message().contains("TransferOptions::max_files"),
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_no_text_are_skipped_and_listed() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let pair = Pair::new().await;
+    let source = pair.local.join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("fine"), "x").unwrap();
+    let name = OsStr::from_bytes(b"no\xfftext");
+    fs::write(source.join(name), "x").unwrap();
+    let report = pair.files().put(&source, "there").await.unwrap();
+    assert_eq!((report.files, report.skipped.len()), (1, 1));
+    fs::write(pair.served.join("there").join(name), "x").unwrap();
+    let report = pair
+        .files()
+        .get("there", pair.local.join("target"))
+        .await
+        .unwrap();
+    assert_eq!((report.files, report.skipped.len()), (1, 1));
+}

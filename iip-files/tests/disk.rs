@@ -1,0 +1,137 @@
+//! Disks that are full or slow. Such tests run in processes of their own.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use iip_files::{Folder, TransferOptions};
+use iip_rpc::Code;
+
+use crate::common::{MIB, Pair, content, names, within};
+
+/// Set in the process of its own, to the folder that the test uses.
+const ALONE: &str = "IIP_FILES_TEST_ALONE";
+
+/// Runs a test in a process of its own, after some commands of the shell.
+fn alone(test: &str, commands: &str, folder: &Path) {
+    let script = format!("{commands} exec \"$0\" --exact {test} --nocapture");
+    let mut shell = Command::new("sh");
+    shell
+        .arg("-c")
+        .arg(script)
+        .arg(std::env::current_exe().unwrap());
+    let output = shell.env(ALONE, folder).output().unwrap();
+    let (out, err) = (&output.stdout, &output.stderr);
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    );
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_what_has_arrived_and_names_the_file() {
+    let size = 5 * MIB + 1;
+    let (put, get) = ("inbox/file", "target");
+    if let Some(folder) = std::env::var_os(ALONE) {
+        // This process may write no file of more than 3 MiB.
+        let pair = Pair::within(Path::new(&folder), |folder| folder.writable(true)).await;
+        let status = pair
+            .files()
+            .put(pair.local.join("source"), put)
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("inbox/file"), "{status}");
+        let target = pair.local.join(get);
+        let status = pair.files().get("original", &target).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("target"), "{status}");
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let pair = Pair::within(temp.path(), |folder| folder.writable(true)).await;
+    let source = pair.local.join("source");
+    fs::write(&source, content(size)).unwrap();
+    fs::write(pair.served.join("original"), content(size)).unwrap();
+    // In blocks of 512 bytes. The signal of the limit is ignored, so that writing fails.
+    let commands = "trap '' XFSZ; ulimit -f 6144;";
+    alone(
+        "disk::a_full_disk_keeps_what_has_arrived_and_names_the_file",
+        commands,
+        temp.path(),
+    );
+
+    let target = pair.local.join(get);
+    let reports = [
+        pair.files().put(&source, put).await.unwrap(),
+        pair.files().get("original", &target).await.unwrap(),
+    ];
+    for report in reports {
+        assert_eq!(report.transferred, (size - 3 * MIB) as u64);
+    }
+    assert!(fs::read(pair.served.join(put)).unwrap() == content(size));
+    assert!(fs::read(target).unwrap() == content(size));
+    assert_eq!(names(&pair.local), ["source", "target"]);
+}
+
+#[test]
+fn a_slow_receiver_does_not_fill_the_memory_of_either_side() {
+    let Some(folder) = std::env::var_os(ALONE) else {
+        let temp = tempfile::tempdir().unwrap();
+        let test = "disk::a_slow_receiver_does_not_fill_the_memory_of_either_side";
+        return alone(test, "", temp.path());
+    };
+    let size = 1 << 30;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let grown = runtime.block_on(async {
+        let slow = |folder: Folder| folder.writable(true).bytes_per_second(256 * 1024);
+        let pair = Pair::within(Path::new(&folder), slow).await;
+        // It takes no place on the disk.
+        let source = pair.local.join("source");
+        File::create(&source).unwrap().set_len(size).unwrap();
+        let before = status_bytes("VmRSS:");
+        let sent = Arc::new(AtomicU64::new(0));
+        let (counter, files) = (Arc::clone(&sent), pair.files());
+        let options = TransferOptions::new().progress(move |progress| {
+            counter.store(progress.sent, Ordering::SeqCst);
+        });
+        let files = files.with_options(options);
+        let put = tokio::spawn(async move { files.put(&source, "file").await });
+        // All buffers are full once nothing more is sent for a while.
+        within("full buffers", async {
+            loop {
+                let before = sent.load(Ordering::SeqCst);
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                if before > 0 && sent.load(Ordering::SeqCst) <= before + 512 * 1024 {
+                    return;
+                }
+            }
+        })
+        .await;
+        put.abort();
+        status_bytes("VmHWM:").saturating_sub(before)
+    });
+    assert!(grown < 40 * MIB, "grown by {} KiB", grown / 1024);
+}
+
+/// A size from the status of this process.
+fn status_bytes(field: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap();
+    line.split_whitespace()
+        .next()
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * 1024
+}

@@ -1,0 +1,204 @@
+//! Several writers of a file, and limits.
+
+use std::fs;
+use std::time::Duration;
+
+use iip_files::Folder;
+use iip_files::service::{CommitRequest, Files, FilesClient, Identity, OpenRequest, Opened};
+use iip_rpc::{CallContext, Client, Code, Status, Streaming};
+
+use crate::common::{MIB, Pair, content, pieces, serve, within};
+
+async fn open(
+    files: &FilesClient,
+    path: &str,
+    size: usize,
+    previous: Option<u64>,
+) -> Result<Opened, Status> {
+    let identity = Identity {
+        size: size as u64,
+        ..Identity::default()
+    };
+    files
+        .open(OpenRequest {
+            path: path.to_owned(),
+            identity,
+            previous,
+        })
+        .await
+}
+
+async fn write(files: &FilesClient, transfer: u64, content: &[u8]) -> Result<(), Status> {
+    let pieces = Streaming::iter(pieces(content, content.len()));
+    let mut positions = files.write(&CallContext::new(), transfer, pieces).await?;
+    while let Some(position) = positions.next().await {
+        position?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_writer_is_refused_unless_it_is_the_first_one_again() {
+    let pair = Pair::new().await;
+    let files = pair.raw();
+    let first = open(&files, "file", 5, None).await.unwrap();
+    let status = open(&files, "file", 5, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    let other = open(&files, "other", 5, None).await.unwrap();
+    let status = open(&files, "file", 5, Some(other.transfer))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+
+    let again = open(&files, "file", 5, Some(first.transfer)).await.unwrap();
+    let status = write(&files, first.transfer, b"first").await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    write(&files, again.transfer, b"again").await.unwrap();
+    let commit = CommitRequest {
+        transfer: again.transfer,
+        hash: None,
+        verify: false,
+    };
+    let hash = files.commit(commit.clone()).await.unwrap();
+    assert_eq!(hash.as_bytes(), blake3::hash(b"again").as_bytes());
+    // A client that did not get the reply asks again.
+    assert_eq!(files.commit(commit).await.unwrap(), hash);
+    assert_eq!(fs::read(pair.served.join("file")).unwrap(), b"again");
+}
+
+#[tokio::test]
+async fn a_silent_writer_is_replaced_also_within_its_stream() {
+    let pair = Pair::with(|folder| folder.writable(true).silence(Duration::ZERO)).await;
+    let files = pair.raw();
+    let content = content(3 * MIB);
+    let first = open(&files, "file", content.len(), None).await.unwrap();
+    let (sender, stream) = Streaming::channel(1);
+    let ctx = CallContext::new();
+    let mut positions = files.write(&ctx, first.transfer, stream).await.unwrap();
+    for piece in pieces(&content[..2 * MIB], content.len()) {
+        sender.send(piece).await.unwrap();
+    }
+    within("bytes on disk", async {
+        while positions.next().await.unwrap().unwrap() < 2 * MIB as u64 {}
+    })
+    .await;
+    let second = within("the second", open(&files, "file", content.len(), None))
+        .await
+        .unwrap();
+    assert_eq!(second.offset, 2 * MIB as u64);
+    let status = within("the end of the first", positions.next())
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    assert!(status.message().contains("silent"), "{status}");
+}
+
+#[tokio::test]
+async fn another_process_that_writes_the_file_is_noticed() {
+    let pair = Pair::new().await;
+    let _first = open(&pair.raw(), "file", 5, None).await.unwrap();
+    // Another folder knows nothing of the first one but what is on disk.
+    let server = serve(Folder::open(&pair.served).unwrap().writable(true)).await;
+    let files = FilesClient::new(Client::connect(server.target()).await.unwrap());
+    let status = open(&files, "file", 5, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    assert!(status.message().contains("another process"), "{status}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_complete_gets_no_name() {
+    let pair = Pair::new().await;
+    let files = pair.raw();
+    let opened = open(&files, "file", 5, None).await.unwrap();
+    let commit = CommitRequest {
+        transfer: opened.transfer,
+        hash: None,
+        verify: false,
+    };
+    let status = files.commit(commit).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(!pair.served.join("file").exists());
+}
+
+#[tokio::test]
+async fn a_hash_that_is_not_that_of_the_source_gives_no_name() {
+    let pair = Pair::new().await;
+    let files = pair.raw();
+    let opened = open(&files, "file", 5, None).await.unwrap();
+    write(&files, opened.transfer, b"bytes").await.unwrap();
+    let hash = Some([7; 32].into());
+    let commit = CommitRequest {
+        transfer: opened.transfer,
+        hash,
+        verify: false,
+    };
+    let status = files.commit(commit).await.unwrap_err();
+    assert_eq!(status.code(), Code::DataLoss, "{status}");
+    assert!(pair.names().is_empty());
+}
+
+#[tokio::test]
+async fn limits_are_named_in_their_errors() {
+    let pair = Pair::with(|folder| {
+        folder
+            .writable(true)
+            .max_file_bytes(1000)
+            .max_open_transfers(2)
+    })
+    .await;
+    let files = pair.raw();
+    let status = open(&files, "large", 1001, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("max_file_bytes"), "{status}");
+    open(&files, "one", 1000, None).await.unwrap();
+    open(&files, "two", 1000, None).await.unwrap();
+    let status = open(&files, "three", 1000, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("max_open_transfers"), "{status}");
+}
+
+#[tokio::test]
+async fn silent_uploads_give_their_places_to_others() {
+    let pair = Pair::with(|folder| {
+        folder
+            .writable(true)
+            .silence(Duration::ZERO)
+            .max_open_transfers(1)
+    })
+    .await;
+    open(&pair.raw(), "one", 1000, None).await.unwrap();
+    open(&pair.raw(), "two", 1000, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_is_read_only_unless_it_is_made_writable() {
+    let pair = Pair::with(|folder| folder).await;
+    let source = pair.local.join("source");
+    fs::write(&source, "x").unwrap();
+    for local in [&source, &pair.local] {
+        let status = pair.files().put(local, "file").await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert!(status.message().contains("Folder::writable"), "{status}");
+    }
+    let status = pair.raw().write_small(Vec::new()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert!(pair.names().is_empty());
+}
+
+#[tokio::test]
+async fn files_that_do_not_exist_are_named() {
+    let pair = Pair::new().await;
+    let absent = pair.local.join("absent");
+    let status = pair.files().put(&absent, "file").await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    assert!(status.message().contains("absent"), "{status}");
+    let status = pair.files().get("missing/file", &absent).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    assert!(status.message().contains("missing/file"), "{status}");
+    fs::write(pair.served.join("file"), "x").unwrap();
+    let nowhere = pair.local.join("no/such/folder");
+    let status = pair.files().get("file", &nowhere).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    assert!(status.message().contains("no/such"), "{status}");
+}
