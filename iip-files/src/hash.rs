@@ -51,7 +51,8 @@ pub(crate) type ChunkValue = [u8; 32];
 pub(crate) struct ChunkHasher {
     size: u64,
     position: u64,
-    hasher: Hasher,
+    /// It has 2 KiB, and is moved with the file that is hashed.
+    hasher: Box<Hasher>,
 }
 
 impl ChunkHasher {
@@ -60,7 +61,7 @@ impl ChunkHasher {
         Self {
             size,
             position: offset,
-            hasher: hasher_at(offset - offset % chunk_bytes(size)),
+            hasher: Box::new(hasher_at(offset - offset % chunk_bytes(size))),
         }
     }
 
@@ -90,7 +91,7 @@ impl ChunkHasher {
             self.hasher.finalize_non_root()
         };
         if self.position < self.size {
-            self.hasher = hasher_at(self.position);
+            *self.hasher = hasher_at(self.position);
         }
         Some(value)
     }

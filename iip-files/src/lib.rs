@@ -19,3 +19,4 @@ mod small;
 pub use self::client::{FileClient, Phase, Progress, Report, Skipped, TransferOptions};
 pub use self::hash::Hash;
 pub use self::server::Folder;
+pub use self::service::{Entry, Identity, Kind, Modified};

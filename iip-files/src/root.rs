@@ -121,7 +121,10 @@ impl Parent {
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
-        let dir = Dir::open_ambient_dir(parent.unwrap_or(Path::new(".")), ambient_authority());
+        let dir = Dir::open_ambient_dir(
+            parent.unwrap_or_else(|| Path::new(".")),
+            ambient_authority(),
+        );
         let dir =
             dir.map_err(|error| failed(error, format_args!("opening the directory of {label}")))?;
         Ok(Self {

@@ -51,7 +51,7 @@ impl Source {
     /// Begins at an offset. Blocks.
     pub(crate) fn at(mut self, offset: u64) -> Result<Self, Status> {
         let size = self.identity.size;
-        if offset > size || (offset < size && offset % chunk_bytes(size) != 0) {
+        if offset > size || (offset < size && !offset.is_multiple_of(chunk_bytes(size))) {
             let text = format!("{offset} is not the beginning of a chunk of {}", self.label);
             return Err(Status::invalid_argument(text));
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use iip_files::{Progress, TransferOptions};
 
@@ -26,8 +27,11 @@ fn make_tree(root: &Path) -> u64 {
     bytes
 }
 
-/// The paths below a directory, with their content and time, in order.
-fn tree(root: &Path) -> Vec<(String, Option<(Vec<u8>, std::time::SystemTime)>)> {
+/// A path, with the content and time of a file.
+type Found = (String, Option<(Vec<u8>, SystemTime)>);
+
+/// What is below a directory, in order.
+fn tree(root: &Path) -> Vec<Found> {
     let mut found = Vec::new();
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
