@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::failure::{blocking, ended};
 use crate::part::Part;
 use crate::rate::Rate;
-use crate::service::Piece;
+use crate::service::{MAX_PIECE_BYTES, Piece};
 
 /// Bytes that are written in one step.
 const BATCH_BYTES: usize = 1 << 20;
@@ -142,6 +142,10 @@ impl Receiver {
         };
         let piece = piece?;
         let length = piece.bytes.len();
+        if length > MAX_PIECE_BYTES {
+            let text = format!("a piece of {length} bytes, more than {MAX_PIECE_BYTES}");
+            return Err(Status::invalid_argument(text));
+        }
         self.next_at = rates.iter().map(|rate| rate.take(length)).max();
         self.batch_bytes += length;
         self.arrived += length as u64;

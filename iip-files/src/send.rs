@@ -18,7 +18,7 @@ use crate::service::{Identity, MAX_PIECE_BYTES, Piece};
 const BATCH_BYTES: u64 = 1 << 20;
 
 /// Number of pieces that wait for the network.
-pub(crate) const QUEUED_PIECES: usize = 4;
+pub(crate) const QUEUED_PIECES: usize = 32;
 
 /// An open file that is sent.
 #[derive(Debug)]

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::hash::Hash;
 
-/// Maximum size, in bytes, of a [`Piece`].
-pub const MAX_PIECE_BYTES: usize = 256 * 1024;
+/// Maximum size, in bytes, of a [`Piece`]: it fits into one frame, so that it is received without a
+/// copy, and delays other calls little.
+pub const MAX_PIECE_BYTES: usize = 32 * 1024;
 /// Files below this size, in bytes, are sent several in one message.
 pub const SMALL_FILE_BYTES: u64 = 64 * 1024;
 /// Maximum number of files in a message.

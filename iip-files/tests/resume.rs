@@ -3,7 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::time::{Duration, SystemTime};
 
-use iip_files::service::{Files, FilesClient, Identity, OpenRequest, Opened, Piece};
+use iip_files::service::{
+    Files, FilesClient, Identity, MAX_PIECE_BYTES, OpenRequest, Opened, Piece,
+};
 use iip_files::{FileClient, Folder, Phase, TransferOptions};
 use iip_rpc::{CallContext, Client, Code, Streaming};
 
@@ -273,6 +275,7 @@ async fn pieces_that_are_not_what_was_hashed_are_refused() {
     let source = pair.local.join("source");
     fs::write(&source, content(3 * MIB)).unwrap();
     let good = pieces(&content(3 * MIB), 3 * MIB);
+    const LAST_OF_CHUNK: usize = MIB / MAX_PIECE_BYTES - 1;
     let wrong = |change: fn(&mut Vec<Piece>)| {
         let mut pieces = good.clone();
         change(&mut pieces);
@@ -280,12 +283,15 @@ async fn pieces_that_are_not_what_was_hashed_are_refused() {
     };
     let cases = [
         (
-            wrong(|pieces| pieces[3].chunk = Some([0; 32])),
+            wrong(|pieces| pieces[LAST_OF_CHUNK].chunk = Some([0; 32])),
             Code::DataLoss,
         ),
-        (wrong(|pieces| pieces[3].chunk = None), Code::DataLoss),
         (
-            wrong(|pieces| pieces[0].bytes = vec![1; 256 * 1024].into()),
+            wrong(|pieces| pieces[LAST_OF_CHUNK].chunk = None),
+            Code::DataLoss,
+        ),
+        (
+            wrong(|pieces| pieces[0].bytes = vec![1; MAX_PIECE_BYTES].into()),
             Code::DataLoss,
         ),
         (
@@ -293,8 +299,13 @@ async fn pieces_that_are_not_what_was_hashed_are_refused() {
             Code::InvalidArgument,
         ),
         (
-            wrong(|pieces| pieces[1].bytes = vec![0; 2 * MIB].into()),
+            wrong(|pieces| pieces[1].bytes = vec![0; MAX_PIECE_BYTES + 1].into()),
             Code::InvalidArgument,
+        ),
+        (wrong(|pieces| drop(pieces.remove(0))), Code::DataLoss),
+        (
+            wrong(|pieces| pieces.insert(1, pieces[0].clone())),
+            Code::DataLoss,
         ),
         (wrong(|pieces| pieces.truncate(5)), Code::InvalidArgument),
         (
