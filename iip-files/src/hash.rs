@@ -193,6 +193,20 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_of_a_large_file_is_four_of_a_small_one() {
+        let bytes: Vec<u8> = (0..4 * CHUNK).map(|at| (at % 241) as u8).collect();
+        let offset = 4 << 30;
+        let mut large = ChunkHasher::new(offset + 5 * CHUNK as u64, offset);
+        assert_eq!(large.left(), 4 * CHUNK as u64);
+        let large_value = large.update(&bytes).expect("a chunk");
+        assert_eq!(large.left(), CHUNK as u64);
+        let mut hasher = Hasher::new();
+        hasher.set_input_offset(offset).update(&bytes);
+        assert_eq!(large_value, hasher.finalize_non_root());
+        assert_eq!(chunk_bytes(offset), CHUNK as u64);
+    }
+
+    #[test]
     fn a_file_is_hashed_on_from_each_chunk() {
         let bytes: Vec<u8> = (0..5 * CHUNK + 77).map(|at| (at % 253) as u8).collect();
         let mut whole = ChunkHasher::new(bytes.len() as u64, 0);

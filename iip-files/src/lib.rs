@@ -33,6 +33,7 @@ mod send;
 mod server;
 pub mod service;
 mod small;
+mod sync;
 
 pub use self::client::{FileClient, Phase, Progress, Report, Skipped, TransferOptions};
 pub use self::hash::Hash;

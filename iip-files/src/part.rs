@@ -29,6 +29,8 @@ pub(crate) struct Part {
     /// The chunks that were written and are not in the journal.
     unsynced: Vec<ChunkValue>,
     restarted: bool,
+    /// Set if the file has its name already: the last transfer ended between that and its end.
+    is_named: bool,
 }
 
 /// What makes a part durable, beside further writes.
@@ -58,15 +60,35 @@ impl Part {
         let journal = lock(&parent.dir, &names.1)
             .map_err(doing)?
             .ok_or_else(|| busy(&parent.label, "another process"))?;
-        let part = open_part(&parent.dir, &names.0).map_err(doing)?;
-        let disk = Disk {
-            label: parent.label.clone(),
-            part,
-            journal,
-            head: Head::new(&identity),
+        let found = journal::read(BufReader::new(&journal)).map_err(doing)?;
+        let is_other = found
+            .as_ref()
+            .is_some_and(|found| found.identity != identity);
+        let found = found.filter(|found| found.identity == identity);
+        let is_named = found.as_ref().is_some_and(|found| {
+            end_of(&found.tree, &identity) == identity.size
+                && parent.dir.symlink_metadata(&names.0).is_err()
+                && parent.is_unchanged(&identity)
+        });
+        let part = if is_named {
+            open_regular(&parent.dir, &parent.name, OpenOptions::new().read(true))
+        } else {
+            open_part(&parent.dir, &names.0)
         };
-        let (tree, restarted) = disk.recover(&identity).map_err(doing)?;
-        let offset = (tree.chunks() * chunk_bytes(identity.size)).min(identity.size);
+        let label = parent.label.clone();
+        let head = Head::new(&identity);
+        let disk = Disk {
+            label,
+            part: part.map_err(doing)?,
+            journal,
+            head,
+        };
+        let found = found.map(|found| found.tree);
+        let (tree, restarted) = match disk.resume(found, &identity).map_err(doing)? {
+            Some(tree) => (tree, false),
+            None => (Tree::default(), disk.restart().map_err(doing)? && is_other),
+        };
+        let offset = end_of(&tree, &identity);
         (&disk.part).seek(SeekFrom::Start(offset)).map_err(doing)?;
         Ok(Self {
             parent,
@@ -77,6 +99,7 @@ impl Part {
             tree,
             unsynced: Vec::new(),
             restarted,
+            is_named,
         })
     }
 
@@ -135,7 +158,7 @@ impl Part {
         }
         let values = std::mem::take(&mut self.unsynced);
         let first = self.tree.chunks() - values.len() as u64;
-        let end = (self.tree.chunks() * chunk_bytes(self.identity.size)).min(self.identity.size);
+        let end = end_of(&self.tree, &self.identity);
         Some(Unsynced { first, values, end })
     }
 
@@ -177,21 +200,30 @@ impl Part {
     }
 
     fn rename(&self) -> io::Result<()> {
+        let dir = &self.parent.dir;
+        if !self.is_named {
+            self.complete()?;
+            dir.rename(&self.names.0, dir, &self.parent.name)?;
+        }
+        sync_directory(dir)?;
+        dir.remove_file(&self.names.1)
+    }
+
+    /// Makes the part what the file will be.
+    fn complete(&self) -> io::Result<()> {
         let part = &self.disk.part;
-        // A part that was written by an earlier version of the source may be longer.
+        // What a chunk that was not complete has left.
         part.set_len(self.identity.size)?;
         if let Some(modified) = self.identity.modified.time() {
             part.set_times(FileTimes::new().set_modified(modified))?;
         }
         part.sync_all()?;
-        let dir = &self.parent.dir;
-        if dir.symlink_metadata(&self.names.0)?.ino() != part.metadata()?.ino() {
+        let found = self.parent.dir.symlink_metadata(&self.names.0)?;
+        if found.ino() != part.metadata()?.ino() {
             let text = format!("{:?} was replaced by another file", self.names.0);
             return Err(io::Error::other(text));
         }
-        dir.rename(&self.names.0, dir, &self.parent.name)?;
-        sync_directory(dir)?;
-        dir.remove_file(&self.names.1)
+        Ok(())
     }
 
     /// Makes the next transfer start again.
@@ -202,25 +234,31 @@ impl Part {
     }
 }
 
+/// Where the chunks of a file end.
+fn end_of(tree: &Tree, identity: &Identity) -> u64 {
+    (tree.chunks() * chunk_bytes(identity.size)).min(identity.size)
+}
+
 impl Disk {
-    /// Reads what is there. Returns its chunks, and whether it was of another source and was
-    /// discarded.
-    fn recover(&self, identity: &Identity) -> io::Result<(Tree, bool)> {
-        let length = self.part.metadata()?.len();
-        let found = journal::read(BufReader::new(&self.journal))?;
-        if let Some(found) = &found
-            && found.identity == *identity
-        {
-            let end = (found.tree.chunks() * chunk_bytes(identity.size)).min(identity.size);
-            if length >= end {
-                let end = journal::length(found.tree.chunks());
-                self.journal.set_len(end)?;
-                (&self.journal).seek(SeekFrom::Start(end))?;
-                return Ok((found.tree.clone(), false));
-            }
+    /// Continues after the chunks of the journal, if the part has them.
+    fn resume(&self, found: Option<Tree>, identity: &Identity) -> io::Result<Option<Tree>> {
+        let Some(tree) = found else {
+            return Ok(None);
+        };
+        if self.part.metadata()?.len() < end_of(&tree, identity) {
+            return Ok(None);
         }
-        let had_some = found.is_some_and(|found| found.tree.chunks() > 0);
-        if self.journal.metadata()?.len() > 0 {
+        // What follows was not complete.
+        let end = journal::length(tree.chunks());
+        self.journal.set_len(end)?;
+        (&self.journal).seek(SeekFrom::Start(end))?;
+        Ok(Some(tree))
+    }
+
+    /// Begins again. Returns `true` if something was there.
+    fn restart(&self) -> io::Result<bool> {
+        let length = self.journal.metadata()?.len();
+        if length > 0 {
             // Before the part: a journal never speaks of bytes that are gone.
             self.journal.set_len(0)?;
             self.journal.sync_all()?;
@@ -229,7 +267,7 @@ impl Disk {
         (&self.journal).seek(SeekFrom::Start(0))?;
         // It is made durable with the first entries.
         (&self.journal).write_all(&self.head.0)?;
-        Ok((Tree::default(), had_some))
+        Ok(length > journal::length(0))
     }
 
     /// Makes chunks durable, and returns where they end. Calls must not overlap.
@@ -317,8 +355,5 @@ pub(crate) fn unfinished(parent: &Parent) -> io::Result<Option<(Identity, u64)>>
         opened => opened?,
     };
     let found = journal::read(BufReader::new(journal))?;
-    Ok(found.map(|found| {
-        let end = found.tree.chunks() * chunk_bytes(found.identity.size);
-        (found.identity, end.min(found.identity.size))
-    }))
+    Ok(found.map(|found| (found.identity, end_of(&found.tree, &found.identity))))
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::sync::locked;
+
 /// Time that may be caught up on after a pause.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -29,10 +31,7 @@ impl Rate {
     pub(crate) fn take(&self, bytes: usize) -> Instant {
         let now = Instant::now();
         let cost = Duration::from_secs_f64(bytes as f64 / self.per_second as f64);
-        let mut paid = self
-            .paid
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut paid = locked(&self.paid);
         let start = now
             .checked_sub(BURST)
             .map_or(*paid, |earliest| earliest.max(*paid));

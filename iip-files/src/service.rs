@@ -57,7 +57,9 @@ pub trait Files {
     async fn open(&self, request: OpenRequest) -> Result<Opened, Status>;
 
     /// Takes the pieces of an open upload from its offset on. The stream that is returned has the
-    /// offsets up to which the file is on disk; it ends once that is all of the file.
+    /// offsets up to which the file is on disk. It ends with the upload: after the last offset, which
+    /// is the size of the file, the server waits for `commit`. A client that drops the stream before
+    /// gives the upload up; what is on disk stays.
     async fn write(
         &self,
         ctx: &CallContext,

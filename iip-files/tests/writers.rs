@@ -28,13 +28,20 @@ async fn open(
         .await
 }
 
-async fn write(files: &FilesClient, transfer: u64, content: &[u8]) -> Result<(), Status> {
+/// Returns the call with which the upload ends.
+async fn write(
+    files: &FilesClient,
+    transfer: u64,
+    content: &[u8],
+) -> Result<Streaming<u64>, Status> {
     let pieces = Streaming::iter(pieces(content, content.len()));
     let mut positions = files.write(&CallContext::new(), transfer, pieces).await?;
     while let Some(position) = positions.next().await {
-        position?;
+        if position? == content.len() as u64 {
+            break;
+        }
     }
-    Ok(())
+    Ok(positions)
 }
 
 #[tokio::test]
@@ -51,9 +58,12 @@ async fn a_second_writer_is_refused_unless_it_is_the_first_one_again() {
     assert_eq!(status.code(), Code::Aborted, "{status}");
 
     let again = open(&files, "file", 5, Some(first.transfer)).await.unwrap();
-    let status = write(&files, first.transfer, b"first").await.unwrap_err();
+    let status = write(&files, first.transfer, b"first")
+        .await
+        .map(drop)
+        .unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{status}");
-    write(&files, again.transfer, b"again").await.unwrap();
+    let _open = write(&files, again.transfer, b"again").await.unwrap();
     let commit = CommitRequest {
         transfer: again.transfer,
         hash: None,
@@ -107,6 +117,28 @@ async fn another_process_that_writes_the_file_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_writer_that_has_gone_before_its_commit_is_replaced_at_once() {
+    let pair = Pair::new().await;
+    let client = Client::connect(pair.server.target()).await.unwrap();
+    let files = FilesClient::new(client.clone());
+    let first = open(&files, "file", 5, None).await.unwrap();
+    let positions = write(&files, first.transfer, b"bytes").await.unwrap();
+    let status = open(&pair.raw(), "file", 5, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    drop(positions);
+    client.close(Duration::ZERO).await;
+    let second = within("the second", async {
+        loop {
+            match open(&pair.raw(), "file", 5, None).await {
+                Err(status) if status.code() == Code::Aborted => tokio::task::yield_now().await,
+                second => return second.unwrap(),
+            }
+        }
+    });
+    assert_eq!(second.await.offset, 5);
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_complete_gets_no_name() {
     let pair = Pair::new().await;
     let files = pair.raw();
@@ -126,7 +158,7 @@ async fn a_hash_that_is_not_that_of_the_source_gives_no_name() {
     let pair = Pair::new().await;
     let files = pair.raw();
     let opened = open(&files, "file", 5, None).await.unwrap();
-    write(&files, opened.transfer, b"bytes").await.unwrap();
+    let _open = write(&files, opened.transfer, b"bytes").await.unwrap();
     let hash = Some([7; 32].into());
     let commit = CommitRequest {
         transfer: opened.transfer,

@@ -16,17 +16,6 @@ use crate::root::Parent;
 use crate::service::{Files, Kind, ReadRequest};
 
 impl FileClient {
-    pub(super) async fn get_single(
-        &self,
-        remote: &FilePath,
-        parent: Parent,
-        tracker: &Tracker<'_>,
-    ) -> Result<(), Status> {
-        tracker.file(remote.as_str());
-        tracker.totals(1, 0);
-        self.get_file(remote, parent, tracker).await
-    }
-
     /// Fetches a file, in as many attempts as it takes.
     pub(super) async fn get_file(
         &self,

@@ -88,17 +88,13 @@ impl FileClient {
         let found = crate::failure::blocking(move || put::find(&local)).await?;
         match found {
             put::Found::File(parent) => {
-                if remote.as_str().is_empty() {
-                    return Err(Status::invalid_argument("the path of the file is empty"));
-                }
-                self.put_single(parent, &remote, &tracker).await?;
-                Ok(tracker.into_report(true))
+                FilePath::parse_file(remote.as_str())?;
+                tracker.single(remote.as_str());
+                self.put_file(parent, &remote, &tracker).await?;
             }
-            put::Found::Directory(root) => {
-                self.put_directory(root, &remote, &tracker).await?;
-                Ok(tracker.into_report(false))
-            }
+            put::Found::Directory(root) => self.put_directory(root, &remote, &tracker).await?,
         }
+        Ok(tracker.into_report())
     }
 
     /// Fetches a file, or a directory with everything below it, to the path `local`, which is the
@@ -121,18 +117,17 @@ impl FileClient {
         match self.files.stat(remote.as_str()).await?.kind {
             Kind::File => {
                 let parent = crate::failure::blocking(move || Parent::ambient(&local)).await?;
-                self.get_single(&remote, parent, &tracker).await?;
-                Ok(tracker.into_report(true))
+                tracker.single(remote.as_str());
+                self.get_file(&remote, parent, &tracker).await?;
             }
-            Kind::Directory => {
-                self.get_directory(&remote, local, &tracker).await?;
-                Ok(tracker.into_report(false))
-            }
+            Kind::Directory => self.get_directory(&remote, local, &tracker).await?,
             kind => {
+                let remote = remote.as_str();
                 let text = format!("{remote:?} is {}, which is not transferred", describe(kind));
-                Err(Status::failed_precondition(text))
+                return Err(Status::failed_precondition(text));
             }
         }
+        Ok(tracker.into_report())
     }
 
     fn rates(&self) -> Vec<&Rate> {

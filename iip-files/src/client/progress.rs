@@ -1,9 +1,10 @@
 //! How far a transfer is, and what it has done.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::options::TransferOptions;
 use crate::hash::Hash;
+use crate::sync::locked;
 
 /// How far a transfer is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub(super) struct Tracker<'a> {
 struct State {
     progress: Progress,
     report: Report,
+    /// Set if a single file is transferred.
+    is_single: bool,
     /// Where the bytes of this attempt begin.
     begun_at: u64,
     /// Bytes of the file that earlier attempts have sent.
@@ -111,9 +114,7 @@ impl<'a> Tracker<'a> {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.state)
     }
 
     fn tell(&self, change: impl FnOnce(&mut State)) {
@@ -142,6 +143,14 @@ impl<'a> Tracker<'a> {
         });
     }
 
+    /// A single file is transferred.
+    pub(super) fn single(&self, path: &str) {
+        self.file(path);
+        let mut state = self.state();
+        state.is_single = true;
+        state.progress.files_total = 1;
+    }
+
     /// The transfer turns to a file.
     pub(super) fn file(&self, path: &str) {
         let mut state = self.state();
@@ -167,6 +176,9 @@ impl<'a> Tracker<'a> {
             } else {
                 Phase::Beginning
             };
+            if state.is_single {
+                progress.bytes_total = size;
+            }
             state.report.restarted += u64::from(restarted);
         });
     }
@@ -226,13 +238,13 @@ impl<'a> Tracker<'a> {
         self.state().report.skipped.push(skipped);
     }
 
-    pub(super) fn into_report(self, is_single: bool) -> Report {
+    pub(super) fn into_report(self) -> Report {
         let state = self
             .state
             .into_inner()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+            .unwrap_or_else(PoisonError::into_inner);
         let mut report = state.report;
-        report.hash = report.hash.filter(|_| is_single);
+        report.hash = report.hash.filter(|_| state.is_single);
         report
     }
 }

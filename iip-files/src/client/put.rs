@@ -37,17 +37,6 @@ pub(super) fn find(path: &Path) -> Result<Found, Status> {
 }
 
 impl FileClient {
-    pub(super) async fn put_single(
-        &self,
-        parent: Parent,
-        remote: &FilePath,
-        tracker: &Tracker<'_>,
-    ) -> Result<(), Status> {
-        tracker.file(remote.as_str());
-        tracker.totals(1, 0);
-        self.put_file(parent, remote, tracker).await
-    }
-
     /// Sends a file, in as many attempts as it takes.
     pub(super) async fn put_file(
         &self,
@@ -90,14 +79,11 @@ impl FileClient {
             return Err(broken(&Status::internal(text)));
         }
         tracker.begin(identity.size, opened.offset, opened.restarted);
-        let mut hash = None;
-        if opened.offset < identity.size {
-            let source = blocking(move || source.at(opened.offset)).await?;
-            hash = self
-                .send(source, opened.transfer, tracker)
-                .await
-                .map_err(forgotten)?;
-        }
+        let source = blocking(move || source.at(opened.offset)).await?;
+        let (mut hash, _open) = self
+            .send(source, opened.transfer, tracker)
+            .await
+            .map_err(forgotten)?;
         if self.options.verify {
             tracker.phase(Phase::Verifying);
             let source = open(parent).await?;
@@ -118,13 +104,14 @@ impl FileClient {
         files.commit(request).await.map_err(forgotten)
     }
 
-    /// Sends the rest of a file. Returns its hash if that is all of it.
+    /// Sends the rest of a file. Returns its hash if that is all of it, and the call with which the
+    /// upload ends.
     async fn send(
         &self,
         source: Source,
         transfer: u64,
         tracker: &Tracker<'_>,
-    ) -> Result<Option<Hash>, Status> {
+    ) -> Result<(Option<Hash>, Streaming<u64>), Status> {
         let size = source.identity().size;
         let (sender, pieces) = Streaming::channel(QUEUED_PIECES);
         let rates = self.rates();
@@ -132,21 +119,19 @@ impl FileClient {
         let telling = async {
             let ctx = CallContext::new();
             let mut positions = self.files.write(&ctx, transfer, pieces).await?;
-            let mut durable = 0;
             while let Some(position) = positions.next().await {
-                durable = position?;
-                tracker.durable(durable.min(size));
-            }
-            if durable == size {
-                return Ok(());
+                let durable = position?.min(size);
+                tracker.durable(durable);
+                if durable == size {
+                    return Ok(positions);
+                }
             }
             Err(Status::unavailable(
                 "the server ended before all of the file was on its disk",
             ))
         };
         let (sent, told) = tokio::join!(sending, telling);
-        let hash = sent?;
-        told.map(|()| hash)
+        Ok((sent?, told?))
     }
 }
 

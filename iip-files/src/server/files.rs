@@ -1,8 +1,12 @@
 //! The methods of the service.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use iip_rpc::{CallContext, Status, Stream, Streaming};
+use iip_rpc::{CallContext, Status, Stream, StreamSender, Streaming};
+use tokio::sync::watch;
 
 use super::downloads::{check_count, shutting_down};
 use super::folder::Folder;
@@ -11,14 +15,14 @@ use crate::failure::{blocking, failed};
 use crate::hash::Hash;
 use crate::part::{self, Part};
 use crate::path::FilePath;
-use crate::receive::receive;
+use crate::receive::{Received, receive};
 use crate::service::{
     CommitRequest, Entry, Files, Identity, Kind, Listed, MAX_ENTRIES, MAX_SMALL_FILES, OpenRequest,
     Opened, Piece, ReadRequest, SmallFile, SmallRead, UploadStatus,
 };
 use crate::small::{Small, write_small_file};
 
-/// Number of positions that wait for a client that does not read them. Later ones are left out.
+/// Number of positions that wait for a client that does not read them.
 const QUEUED_POSITIONS: usize = 4;
 
 impl Files for Folder {
@@ -67,8 +71,8 @@ impl Files for Folder {
             .await?;
         // Removes the upload if the call is cancelled, or the file cannot be opened.
         let mut open = Open {
-            folder: self,
-            upload: &upload,
+            folder: self.clone(),
+            upload: Arc::clone(&upload),
             is_kept: false,
         };
         let root = Arc::clone(&self.root);
@@ -97,48 +101,26 @@ impl Files for Folder {
         let upload = self.uploads.find(transfer)?;
         let (part, mut slot) = upload.take_part()?;
         let (sender, positions) = Streaming::channel(QUEUED_POSITIONS);
+        let open = Open {
+            folder: self.clone(),
+            upload: Arc::clone(&upload),
+            is_kept: false,
+        };
         let (folder, shutdown) = (self.clone(), shutting_down(ctx));
         // The task goes on when the client has gone, and makes durable what has arrived.
         tokio::spawn(async move {
-            let rates: Vec<_> = folder.rate.as_deref().into_iter().collect();
-            let (size, mut told) = (part.size(), None);
-            let (latest, mut positions) = tokio::sync::watch::channel(part.position());
-            let tell = |received: crate::receive::Received| {
-                upload.touch();
-                if told != Some(received.durable) {
-                    told = Some(received.durable);
-                    latest.send_replace(received.durable);
-                }
-            };
-            let stop = async {
-                tokio::select! {
-                    biased;
-                    status = upload.replaced() => status,
-                    status = shutdown => status,
-                }
-            };
-            let receiving = receive(part, pieces, &rates, tell, stop);
-            let telling = async {
-                while positions.changed().await.is_ok() {
-                    let position = *positions.borrow_and_update();
-                    if position < size && sender.send(position).await.is_err() {
-                        break;
-                    }
-                }
-                std::future::pending::<()>().await;
-            };
-            let outcome = tokio::select! {
-                outcome = receiving => outcome,
-                () = telling => return,
-            };
-            match outcome {
+            let size = part.size();
+            match folder
+                .receive(&upload, part, pieces, &sender, shutdown)
+                .await
+            {
                 Ok(part) => {
                     *slot = Some(part);
                     drop(slot);
-                    // Otherwise the client has gone.
-                    if sender.send(size).await.is_ok() {
-                        sender.finish();
-                    }
+                    // If this fails, the client has gone, and the upload ends.
+                    let _ = sender.send(size).await;
+                    upload.ended().await;
+                    sender.finish();
                 }
                 Err(status) => {
                     folder.uploads.remove(&upload);
@@ -147,7 +129,10 @@ impl Files for Folder {
                 }
             }
         });
-        Ok(positions)
+        Ok(Positions {
+            positions,
+            _open: open,
+        })
     }
 
     async fn status(&self, path: &str) -> Result<UploadStatus, Status> {
@@ -251,6 +236,48 @@ impl Files for Folder {
 }
 
 impl Folder {
+    /// Receives the rest of a file, and sends how far it is on disk, without the end.
+    async fn receive(
+        &self,
+        upload: &Upload,
+        part: Part,
+        pieces: Streaming<Piece>,
+        positions: &StreamSender<u64>,
+        shutdown: impl Future<Output = Status> + Send,
+    ) -> Result<Part, Status> {
+        let rates: Vec<_> = self.rate.as_deref().into_iter().collect();
+        let size = part.size();
+        let (latest, mut changes) = watch::channel(part.position());
+        let tell = |received: Received| {
+            upload.touch();
+            latest.send_if_modified(|durable| {
+                std::mem::replace(durable, received.durable) != received.durable
+            });
+        };
+        let stop = async {
+            tokio::select! {
+                biased;
+                status = upload.replaced() => status,
+                status = shutdown => status,
+            }
+        };
+        // A client that does not read the positions gets only some of them.
+        let telling = async {
+            while changes.changed().await.is_ok() {
+                let durable = *changes.borrow_and_update();
+                if durable < size && positions.send(durable).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            outcome = receive(part, pieces, &rates, tell, stop) => outcome,
+            outcome = telling => outcome,
+        }
+    }
+
     /// Removes old unfinished files beside the transfers.
     fn remove_stale_parts_if_due(&self) {
         if !self.stale.is_due() {
@@ -267,17 +294,31 @@ impl Folder {
     }
 }
 
-/// An upload that is removed unless it is kept.
-struct Open<'a> {
-    folder: &'a Folder,
-    upload: &'a Upload,
+/// An upload that ends with this, unless it is kept.
+struct Open {
+    folder: Folder,
+    upload: Arc<Upload>,
     is_kept: bool,
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.folder.uploads.remove(self.upload);
+            self.folder.uploads.remove(&self.upload);
         }
+    }
+}
+
+/// How far an upload is. The server drops this if the client has gone.
+struct Positions {
+    positions: Streaming<u64>,
+    _open: Open,
+}
+
+impl Stream for Positions {
+    type Item = Result<u64, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.positions).poll_next(cx)
     }
 }

@@ -11,6 +11,7 @@ use crate::failure::failed;
 use crate::part;
 use crate::path::{FilePath, is_reserved, objection};
 use crate::root::Root;
+use crate::sync::locked;
 
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -21,10 +22,7 @@ pub(super) struct Stale(Mutex<Option<Instant>>);
 impl Stale {
     /// Returns `true` if it is time for a search, which the caller then makes.
     pub(super) fn is_due(&self) -> bool {
-        let mut last = self
-            .0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut last = locked(&self.0);
         let is_due = last.is_none_or(|last| last.elapsed() >= INTERVAL);
         if is_due {
             *last = Some(Instant::now());

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::hash::Hash;
 use crate::part::{Part, busy};
 use crate::path::FilePath;
+use crate::sync::locked;
 
 /// Number of finished uploads whose hash is remembered, for clients that did not get the reply.
 const REMEMBERED: usize = 64;
@@ -43,14 +44,14 @@ pub(super) struct Upload {
     contact: Mutex<Instant>,
     /// Set to `true` once another upload takes the place of this one.
     replaced: watch::Sender<bool>,
+    /// Set to `true` once the upload is not in the table any more.
+    ended: watch::Sender<bool>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Uploads {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.table)
     }
 
     /// Begins an upload, in the place of one of the same file that is silent, or that is `previous`.
@@ -139,13 +140,22 @@ impl Uploads {
         {
             table.open.remove(&upload.path);
         }
+        upload.ended.send_replace(true);
     }
 
     /// Ends uploads that are silent and receive nothing.
     pub(super) fn remove_silent(&self, silence: Duration) {
-        self.table().open.retain(|_, upload| {
-            upload.part.try_lock().is_err() || !upload.may_be_replaced(silence)
-        });
+        let is_silent = |upload: &&Arc<Upload>| {
+            upload.part.try_lock().is_ok() && upload.may_be_replaced(silence)
+        };
+        let silent: Vec<_> = self
+            .table()
+            .open
+            .values()
+            .filter(is_silent)
+            .cloned()
+            .collect();
+        silent.iter().for_each(|upload| self.remove(upload));
     }
 }
 
@@ -157,23 +167,18 @@ impl Upload {
             part: Arc::default(),
             contact: Mutex::new(Instant::now()),
             replaced: watch::Sender::new(false),
+            ended: watch::Sender::new(false),
             _place: place,
         }
     }
 
     /// Notes that the client is not silent.
     pub(super) fn touch(&self) {
-        *self
-            .contact
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Instant::now();
+        *locked(&self.contact) = Instant::now();
     }
 
     fn may_be_replaced(&self, silence: Duration) -> bool {
-        let contact = *self
-            .contact
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let contact = *locked(&self.contact);
         contact.elapsed() >= silence
     }
 
@@ -183,6 +188,13 @@ impl Upload {
         slot.ok()
             .and_then(|mut slot| Some((slot.take()?, slot)))
             .ok_or_else(|| busy(self.path.as_str(), "another call of the same upload"))
+    }
+
+    /// Completes once the upload has ended.
+    pub(super) async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender is a field of `self`.
+        let _ = ended.wait_for(|ended| *ended).await;
     }
 
     /// Completes with the status of an upload that another one replaces.
