@@ -20,7 +20,6 @@ use crate::service::{Identity, Piece};
 /// A file that is being received. All methods block.
 #[derive(Debug)]
 pub(crate) struct Part {
-    parent: Parent,
     names: (String, String),
     identity: Identity,
     disk: Arc<Disk>,
@@ -36,7 +35,7 @@ pub(crate) struct Part {
 /// What makes a part durable, beside further writes.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    label: String,
+    parent: Parent,
     part: File,
     journal: File,
     head: Head,
@@ -56,34 +55,31 @@ impl Part {
     /// source is the same.
     pub(crate) fn open(parent: Parent, identity: Identity) -> Result<Self, Status> {
         let names = part_names(&parent.name);
-        let doing = |error| failed(error, format_args!("opening the part of {}", parent.label));
+        let label = parent.label.clone();
+        let doing = |error| failed(error, format_args!("opening the part of {label}"));
         let journal = lock(&parent.dir, &names.1)
             .map_err(doing)?
-            .ok_or_else(|| busy(&parent.label, "another process"))?;
+            .ok_or_else(|| busy(&label, "another process"))?;
         let found = journal::read(BufReader::new(&journal)).map_err(doing)?;
-        let is_other = found
-            .as_ref()
-            .is_some_and(|found| found.identity != identity);
-        let found = found.filter(|found| found.identity == identity);
-        let is_named = found.as_ref().is_some_and(|found| {
-            end_of(&found.tree, &identity) == identity.size
-                && parent.dir.symlink_metadata(&names.0).is_err()
-                && parent.is_unchanged(&identity)
-        });
+        let (found, is_other) = match found {
+            Some(found) if found.identity == identity => (Some(found.tree), false),
+            other => (None, other.is_some()),
+        };
+        let is_complete = found.as_ref().map(|tree| end_of(tree, &identity)) == Some(identity.size);
+        let is_named = is_complete
+            && parent.dir.symlink_metadata(&names.0).is_err()
+            && parent.is_unchanged(&identity);
         let part = if is_named {
             open_regular(&parent.dir, &parent.name, OpenOptions::new().read(true))
         } else {
             open_part(&parent.dir, &names.0)
         };
-        let label = parent.label.clone();
-        let head = Head::new(&identity);
         let disk = Disk {
-            label,
+            parent,
             part: part.map_err(doing)?,
             journal,
-            head,
+            head: Head::new(&identity),
         };
-        let found = found.map(|found| found.tree);
         let (tree, restarted) = match disk.resume(found, &identity).map_err(doing)? {
             Some(tree) => (tree, false),
             None => (Tree::default(), disk.restart().map_err(doing)? && is_other),
@@ -91,7 +87,6 @@ impl Part {
         let offset = end_of(&tree, &identity);
         (&disk.part).seek(SeekFrom::Start(offset)).map_err(doing)?;
         Ok(Self {
-            parent,
             names,
             identity,
             disk: Arc::new(disk),
@@ -125,7 +120,7 @@ impl Part {
 
     /// Writes the next piece, after a check that it is what the sender has hashed.
     pub(crate) fn write(&mut self, piece: &Piece) -> Result<(), Status> {
-        let label = &self.disk.label;
+        let label = &self.disk.parent.label;
         if piece.bytes.is_empty() || piece.bytes.len() as u64 > self.hasher.left() {
             let text = format!(
                 "a piece of {} bytes of {label} does not end within its chunk and file",
@@ -164,7 +159,7 @@ impl Part {
 
     /// Reads the whole file again, and checks that it is what was received.
     pub(crate) fn verify(&self) -> Result<(), Status> {
-        let label = &self.disk.label;
+        let label = &self.disk.parent.label;
         let doing = |error| failed(error, format_args!("verifying {label}"));
         (&self.disk.part).seek(SeekFrom::Start(0)).map_err(doing)?;
         let hash = hash_of((&self.disk.part).take(self.identity.size)).map_err(doing)?;
@@ -179,7 +174,7 @@ impl Part {
     /// Gives the file its name, after a check of its hash if the sender knows it. All of it must be
     /// durable.
     pub(crate) fn commit(self, expected: Option<Hash>) -> Result<Hash, Status> {
-        let label = &self.disk.label;
+        let label = &self.disk.parent.label;
         if self.position() != self.size() || !self.unsynced.is_empty() {
             let text = format!(
                 "{label} is not complete: {} of {} bytes",
@@ -200,10 +195,10 @@ impl Part {
     }
 
     fn rename(&self) -> io::Result<()> {
-        let dir = &self.parent.dir;
+        let dir = &self.disk.parent.dir;
         if !self.is_named {
             self.complete()?;
-            dir.rename(&self.names.0, dir, &self.parent.name)?;
+            dir.rename(&self.names.0, dir, &self.disk.parent.name)?;
         }
         sync_directory(dir)?;
         dir.remove_file(&self.names.1)
@@ -218,7 +213,7 @@ impl Part {
             part.set_times(FileTimes::new().set_modified(modified))?;
         }
         part.sync_all()?;
-        let found = self.parent.dir.symlink_metadata(&self.names.0)?;
+        let found = self.disk.parent.dir.symlink_metadata(&self.names.0)?;
         if found.ino() != part.metadata()?.ino() {
             let text = format!("{:?} was replaced by another file", self.names.0);
             return Err(io::Error::other(text));
@@ -229,8 +224,8 @@ impl Part {
     /// Makes the next transfer start again.
     fn discard(&self) {
         // A file that stays is found not to be valid by the next transfer, or is removed later.
-        let _ = self.parent.dir.remove_file(&self.names.1);
-        let _ = self.parent.dir.remove_file(&self.names.0);
+        let _ = self.disk.parent.dir.remove_file(&self.names.1);
+        let _ = self.disk.parent.dir.remove_file(&self.names.0);
     }
 }
 
@@ -272,8 +267,11 @@ impl Disk {
 
     /// Makes chunks durable, and returns where they end. Calls must not overlap.
     pub(crate) fn sync(&self, unsynced: Unsynced) -> Result<u64, Status> {
-        let doing = |error| failed(error, format_args!("making {} durable", self.label));
+        let doing = |error| failed(error, format_args!("making {} durable", self.parent.label));
         self.part.sync_data().map_err(doing)?;
+        if unsynced.first == 0 {
+            sync_directory(&self.parent.dir).map_err(doing)?;
+        }
         let mut entries = Vec::with_capacity(unsynced.values.len() * ENTRY_BYTES);
         for (index, value) in (unsynced.first..).zip(&unsynced.values) {
             entries.extend(self.head.entry(index, value));

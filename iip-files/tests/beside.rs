@@ -1,0 +1,84 @@
+//! What goes on beside a transfer.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use iip_files::{FileClient, Folder, TransferOptions};
+use iip_rpc::{Client, Server, Status, service};
+
+use crate::common::{MIB, Pair, content, within};
+
+#[service]
+pub trait Echo {
+    async fn echo(&self, text: String) -> Result<String, Status>;
+}
+
+struct Here;
+
+impl Echo for Here {
+    async fn echo(&self, text: String) -> Result<String, Status> {
+        Ok(text)
+    }
+}
+
+#[tokio::test]
+async fn calls_on_the_same_connection_go_on_beside_a_transfer() {
+    let temp = tempfile::tempdir().unwrap();
+    let (served, source) = (temp.path().join("served"), temp.path().join("source"));
+    fs::create_dir(&served).unwrap();
+    fs::write(&source, content(16 * MIB)).unwrap();
+    let folder = Folder::open(&served).unwrap().writable(true);
+    let server = Server::builder()
+        .service(folder.into_service())
+        .service(EchoServer::new(Here));
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let client = Client::connect(server.target()).await.unwrap();
+    let echo = EchoClient::new(client.clone());
+    let ended = Arc::new(AtomicBool::new(false));
+    let (files, has_ended) = (FileClient::new(client), Arc::clone(&ended));
+    let put = tokio::spawn(async move {
+        let report = files.put(source, "file").await;
+        has_ended.store(true, Ordering::SeqCst);
+        report
+    });
+    let mut calls = 0;
+    while !ended.load(Ordering::SeqCst) {
+        within("a call", echo.echo("16 bytes of text".into()))
+            .await
+            .unwrap();
+        calls += 1;
+    }
+    put.await.unwrap().unwrap();
+    // 16 MiB are 512 pieces; a call that had to wait for a MiB would allow 16.
+    assert!(calls > 20, "{calls}");
+}
+
+#[tokio::test]
+async fn a_limit_of_bytes_per_second_is_kept_by_either_side() {
+    let rate = MIB as u64 * 4;
+    let limited = TransferOptions::new().bytes_per_second(rate);
+    for (of_server, options) in [(true, TransferOptions::new()), (false, limited)] {
+        let set = |folder: Folder| folder.writable(true);
+        let pair = Pair::with(|folder| match of_server {
+            true => set(folder).bytes_per_second(rate),
+            false => set(folder),
+        });
+        let pair = pair.await;
+        let source = pair.local.join("source");
+        fs::write(&source, content(3 * MIB)).unwrap();
+        let files = pair.files().with_options(options);
+        let begun = Instant::now();
+        within("a put", files.put(&source, "file")).await.unwrap();
+        within("a get", files.get("file", pair.local.join("target")))
+            .await
+            .unwrap();
+        // Twice 0.75 s, without what may be caught up on, and the last piece.
+        assert!(
+            begun.elapsed() > Duration::from_millis(1200),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+}
