@@ -11,7 +11,7 @@ use iip_rpc::{Client, Server, Status, service};
 use crate::common::{MIB, Pair, content, within};
 
 #[service]
-pub trait Echo {
+pub(crate) trait Echo {
     async fn echo(&self, text: String) -> Result<String, Status>;
 }
 
