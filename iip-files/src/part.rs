@@ -59,7 +59,7 @@ impl Part {
         let doing = |error| failed(error, format_args!("opening the part of {label}"));
         let journal = lock(&parent.dir, &names.1)
             .map_err(doing)?
-            .ok_or_else(|| busy(&label, "another process"))?;
+            .ok_or_else(|| busy(&label, "another transfer, maybe of another process"))?;
         let found = journal::read(BufReader::new(&journal)).map_err(doing)?;
         let (found, is_other) = match found {
             Some(found) if found.identity == identity => (Some(found.tree), false),

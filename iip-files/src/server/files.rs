@@ -71,8 +71,8 @@ impl Files for Folder {
             .await?;
         // Removes the upload if the call is cancelled, or the file cannot be opened.
         let mut open = Open {
-            folder: self.clone(),
-            upload: Arc::clone(&upload),
+            folder: self,
+            upload: &upload,
             is_kept: false,
         };
         let root = Arc::clone(&self.root);
@@ -101,11 +101,7 @@ impl Files for Folder {
         let upload = self.uploads.find(transfer)?;
         let (part, mut slot) = upload.take_part()?;
         let (sender, positions) = Streaming::channel(QUEUED_POSITIONS);
-        let open = Open {
-            folder: self.clone(),
-            upload: Arc::clone(&upload),
-            is_kept: false,
-        };
+        let watched = Arc::clone(&upload);
         let (folder, shutdown) = (self.clone(), shutting_down(ctx));
         // The task goes on when the client has gone, and makes durable what has arrived.
         tokio::spawn(async move {
@@ -119,7 +115,8 @@ impl Files for Folder {
                     drop(slot);
                     // If this fails, the client has gone, and the upload ends.
                     let _ = sender.send(size).await;
-                    upload.ended().await;
+                    upload.is_over().await;
+                    folder.uploads.remove(&upload);
                     sender.finish();
                 }
                 Err(status) => {
@@ -131,7 +128,7 @@ impl Files for Folder {
         });
         Ok(Positions {
             positions,
-            _open: open,
+            upload: watched,
         })
     }
 
@@ -295,16 +292,16 @@ impl Folder {
 }
 
 /// An upload that ends with this, unless it is kept.
-struct Open {
-    folder: Folder,
-    upload: Arc<Upload>,
+struct Open<'a> {
+    folder: &'a Folder,
+    upload: &'a Upload,
     is_kept: bool,
 }
 
-impl Drop for Open {
+impl Drop for Open<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.folder.uploads.remove(&self.upload);
+            self.folder.uploads.remove(self.upload);
         }
     }
 }
@@ -312,7 +309,7 @@ impl Drop for Open {
 /// How far an upload is. The server drops this if the client has gone.
 struct Positions {
     positions: Streaming<u64>,
-    _open: Open,
+    upload: Arc<Upload>,
 }
 
 impl Stream for Positions {
@@ -320,5 +317,11 @@ impl Stream for Positions {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Pin::new(&mut self.positions).poll_next(cx)
+    }
+}
+
+impl Drop for Positions {
+    fn drop(&mut self) {
+        self.upload.abandon();
     }
 }

@@ -35,6 +35,17 @@ struct Table {
 /// The file of an upload; `None` until it is open, and while it is received.
 pub(super) type Slot = OwnedMutexGuard<Option<Part>>;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The client has gone. What has arrived may still be made durable.
+    Abandoned,
+    /// Another upload takes the place of this one.
+    Replaced,
+    /// The upload is not in the table any more.
+    Ended,
+}
+
 /// An open upload.
 #[derive(Debug)]
 pub(super) struct Upload {
@@ -42,10 +53,7 @@ pub(super) struct Upload {
     path: FilePath,
     part: Arc<tokio::sync::Mutex<Option<Part>>>,
     contact: Mutex<Instant>,
-    /// Set to `true` once another upload takes the place of this one.
-    replaced: watch::Sender<bool>,
-    /// Set to `true` once the upload is not in the table any more.
-    ended: watch::Sender<bool>,
+    state: watch::Sender<State>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -54,7 +62,8 @@ impl Uploads {
         locked(&self.table)
     }
 
-    /// Begins an upload, in the place of one of the same file that is silent, or that is `previous`.
+    /// Begins an upload, in the place of one of the same file that is silent, whose client has gone,
+    /// or that is `previous`.
     /// Returns it with the slot for its file.
     pub(super) async fn begin(
         &self,
@@ -86,7 +95,7 @@ impl Uploads {
                     }
                 }
             };
-            old.replaced.send_replace(true);
+            old.state.send_replace(State::Replaced);
             // It still holds the file while it is receiving.
             old.part.lock().await.take();
             self.remove(&old);
@@ -140,7 +149,7 @@ impl Uploads {
         {
             table.open.remove(&upload.path);
         }
-        upload.ended.send_replace(true);
+        upload.state.send_replace(State::Ended);
     }
 
     /// Ends uploads that are silent and receive nothing.
@@ -166,8 +175,7 @@ impl Upload {
             path: path.clone(),
             part: Arc::default(),
             contact: Mutex::new(Instant::now()),
-            replaced: watch::Sender::new(false),
-            ended: watch::Sender::new(false),
+            state: watch::Sender::new(State::Open),
             _place: place,
         }
     }
@@ -179,7 +187,7 @@ impl Upload {
 
     fn may_be_replaced(&self, silence: Duration) -> bool {
         let contact = *locked(&self.contact);
-        contact.elapsed() >= silence
+        contact.elapsed() >= silence || *self.state.borrow() == State::Abandoned
     }
 
     /// The file of the upload, with its slot.
@@ -190,18 +198,31 @@ impl Upload {
             .ok_or_else(|| busy(self.path.as_str(), "another call of the same upload"))
     }
 
-    /// Completes once the upload has ended.
-    pub(super) async fn ended(&self) {
-        let mut ended = self.ended.subscribe();
+    /// The client has gone.
+    pub(super) fn abandon(&self) {
+        self.state.send_if_modified(|state| {
+            let is_open = *state == State::Open;
+            if is_open {
+                *state = State::Abandoned;
+            }
+            is_open
+        });
+    }
+
+    async fn wait_for(&self, condition: impl FnMut(&State) -> bool) {
+        let mut state = self.state.subscribe();
         // The sender is a field of `self`.
-        let _ = ended.wait_for(|ended| *ended).await;
+        let _ = state.wait_for(condition).await;
+    }
+
+    /// Completes once the upload has ended, or its client has gone.
+    pub(super) async fn is_over(&self) {
+        self.wait_for(|state| *state != State::Open).await;
     }
 
     /// Completes with the status of an upload that another one replaces.
     pub(super) async fn replaced(&self) -> Status {
-        let mut replaced = self.replaced.subscribe();
-        // The sender is a field of `self`.
-        let _ = replaced.wait_for(|replaced| *replaced).await;
+        self.wait_for(|state| *state == State::Replaced).await;
         busy(
             self.path.as_str(),
             "another client, because this one was silent",
