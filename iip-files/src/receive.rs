@@ -92,14 +92,17 @@ impl Receiver {
     ) -> Result<(), Status> {
         tokio::pin!(stop);
         loop {
-            self.start_writing();
+            // In this order: the next write would take the part away.
             self.start_syncing();
+            self.start_writing();
             if self.ended && self.batch.is_empty() && self.part.is_some() && self.syncing.is_none()
             {
                 return self.check_complete();
             }
             let reads = !self.ended && self.batch_bytes < BATCH_BYTES;
-            let sync_later = self.syncing.is_none() && self.written > self.durable;
+            // While the part is being written, nothing can be synced even if it is time.
+            let sync_later =
+                self.part.is_some() && self.syncing.is_none() && self.written > self.durable;
             tokio::select! {
                 biased;
                 status = &mut stop => return Err(status),

@@ -69,8 +69,7 @@ impl FileClient {
             };
             let pieces = self.files.read(&CallContext::new(), request).await?;
             let tell = |received: crate::receive::Received| {
-                tracker.sent(received.bytes.min(identity.size));
-                tracker.durable(received.durable);
+                tracker.received(received.bytes.min(identity.size), received.durable);
             };
             part = receive(part, pieces, &self.rates(), tell, pending()).await?;
         }

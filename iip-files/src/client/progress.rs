@@ -190,6 +190,13 @@ impl<'a> Tracker<'a> {
         });
     }
 
+    pub(super) fn received(&self, received: u64, durable: u64) {
+        self.tell(|state| {
+            state.progress.phase = Phase::Transferring;
+            (state.progress.sent, state.progress.durable) = (received, durable);
+        });
+    }
+
     pub(super) fn durable(&self, durable: u64) {
         self.tell(|state| state.progress.durable = durable);
     }

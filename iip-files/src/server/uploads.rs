@@ -63,8 +63,7 @@ impl Uploads {
     }
 
     /// Begins an upload, in the place of one of the same file that is silent, whose client has gone,
-    /// or that is `previous`.
-    /// Returns it with the slot for its file.
+    /// or that is `previous`. Returns it with the slot for its file.
     pub(super) async fn begin(
         &self,
         path: &FilePath,
