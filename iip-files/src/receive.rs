@@ -249,3 +249,42 @@ async fn next(pieces: &mut Streaming<Piece>, at: Option<Instant>) -> Option<Resu
     }
     pieces.next().await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::hash::ChunkHasher;
+    use crate::root::Parent;
+    use crate::service::Identity;
+
+    #[tokio::test]
+    async fn a_sender_that_is_faster_than_the_disk_is_never_far_ahead_of_it() {
+        let size = 160 << 20;
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let parent = Parent::ambient(&temp.path().join("file")).expect("a folder");
+        let identity = Identity {
+            size,
+            ..Identity::default()
+        };
+        let part = Part::open(parent, identity).expect("a part");
+        let mut hasher = ChunkHasher::new(size, 0);
+        let bytes = iip_rpc::Payload::from(vec![0; MAX_PIECE_BYTES]);
+        let mut pieces = Vec::new();
+        while hasher.left() > 0 {
+            let chunk = hasher.update(&bytes);
+            pieces.push(Piece {
+                chunk,
+                bytes: bytes.clone(),
+            });
+        }
+        let mut ahead = 0;
+        let tell = |received: Received| ahead = ahead.max(received.bytes - received.durable);
+        let part = receive(part, Streaming::iter(pieces), &[], tell, pending()).await;
+        assert_eq!(part.expect("all of it").position(), size);
+        // A batch is written, and the next one is gathered.
+        let limit = MAX_UNSYNCED_BYTES + 3 * BATCH_BYTES as u64;
+        assert!(ahead <= limit, "{ahead}");
+    }
+}

@@ -121,26 +121,6 @@ fn a_slow_receiver_does_not_fill_the_memory_of_either_side() {
     assert!(grown < 40 * MIB, "grown by {} KiB", grown / 1024);
 }
 
-#[tokio::test]
-async fn a_fast_transfer_is_never_far_ahead_of_the_disk() {
-    let pair = Pair::new().await;
-    let source = pair.local.join("source");
-    File::create(&source).unwrap().set_len(160 << 20).unwrap();
-    let ahead = Arc::new(AtomicU64::new(0));
-    let most = Arc::clone(&ahead);
-    let options = TransferOptions::new().progress(move |progress| {
-        most.fetch_max(progress.sent - progress.durable, Ordering::SeqCst);
-    });
-    let files = pair.files().with_options(options);
-    within("the put", files.put(&source, "file")).await.unwrap();
-    within("the get", files.get("file", pair.local.join("target")))
-        .await
-        .unwrap();
-    // 64 MiB are not durable, and the rest is on its way.
-    let ahead = ahead.load(Ordering::SeqCst) >> 20;
-    assert!(ahead <= 96, "{ahead} MiB");
-}
-
 /// A size from the status of this process.
 fn status_bytes(field: &str) -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
