@@ -85,8 +85,8 @@ pub trait Files {
     #[rpc(idempotent, on_cancel = "run")]
     async fn make_directories(&self, paths: Vec<String>) -> Result<(), Status>;
 
-    /// Writes files of less than [`SMALL_FILE_BYTES`], at most [`MAX_SMALL_FILES`]. Files before the
-    /// one that fails stay written.
+    /// Writes files of less than [`SMALL_FILE_BYTES`], at most [`MAX_SMALL_FILES`]. If one fails, any
+    /// of the others may be written.
     #[rpc(idempotent, on_cancel = "run")]
     async fn write_small(&self, files: Vec<SmallFile>) -> Result<(), Status>;
 }

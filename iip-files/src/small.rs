@@ -1,14 +1,20 @@
 //! Small files, of which several are in one message.
 
 use std::io::Read;
+use std::sync::{Arc, Mutex};
 
 use iip_rpc::{Payload, Status};
 
-use crate::failure::failed;
+use crate::failure::{blocking, ended, failed};
 use crate::hash::Hash;
 use crate::part::Part;
-use crate::root::Parent;
+use crate::path::FilePath;
+use crate::root::{Parent, Root};
 use crate::service::{Identity, Modified, Piece, SMALL_FILE_BYTES};
+use crate::sync::locked;
+
+/// Number of files that are written at a time.
+const WRITERS: usize = 8;
 
 /// The content of a small file.
 #[derive(Debug)]
@@ -36,8 +42,39 @@ pub(crate) fn read_small_file(parent: &Parent) -> Result<Option<Small>, Status> 
     }))
 }
 
+/// Writes files, several at a time: most of the time is that of the disk, which makes several files
+/// durable at once.
+pub(crate) async fn write_small_files(
+    root: &Arc<Root>,
+    files: Vec<(FilePath, Small)>,
+) -> Result<(), Status> {
+    let files = Arc::new(Mutex::new(files.into_iter()));
+    let start = |_| {
+        let (root, files) = (Arc::clone(root), Arc::clone(&files));
+        tokio::spawn(blocking(move || {
+            write_each(&root, || locked(&files).next())
+        }))
+    };
+    let writers: Vec<_> = (0..WRITERS).map(start).collect();
+    for writer in writers {
+        writer.await.map_err(ended)??;
+    }
+    Ok(())
+}
+
+/// Writes files until there are no more. Blocks.
+fn write_each(
+    root: &Root,
+    mut next: impl FnMut() -> Option<(FilePath, Small)>,
+) -> Result<(), Status> {
+    while let Some((path, small)) = next() {
+        write_small_file(root.parent(&path, true)?, small)?;
+    }
+    Ok(())
+}
+
 /// Writes a file as a whole. Blocks.
-pub(crate) fn write_small_file(parent: Parent, small: Small) -> Result<(), Status> {
+fn write_small_file(parent: Parent, small: Small) -> Result<(), Status> {
     let size = small.bytes.len() as u64;
     if size >= SMALL_FILE_BYTES {
         let text = format!(

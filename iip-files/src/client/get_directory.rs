@@ -11,7 +11,7 @@ use crate::failure::{blocking, failed};
 use crate::path::FilePath;
 use crate::root::Root;
 use crate::service::{Files, Kind, Listed, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallRead};
-use crate::small::{Small, write_small_file};
+use crate::small::{Small, write_small_files};
 
 impl FileClient {
     pub(super) async fn get_directory(
@@ -132,7 +132,7 @@ impl FileClient {
                 } => {
                     sizes.push(bytes.len() as u64);
                     small.push((
-                        file.path,
+                        FilePath::parse_file(&file.path)?,
                         Small {
                             modified,
                             hash,
@@ -148,13 +148,7 @@ impl FileClient {
             let bytes = sizes.iter().sum::<u64>();
             tokio::time::sleep_until(rate.take(bytes as usize)).await;
         }
-        let root = Arc::clone(root);
-        blocking(move || {
-            small.into_iter().try_for_each(|(path, small)| {
-                write_small_file(root.parent(&FilePath::parse_file(&path)?, true)?, small)
-            })
-        })
-        .await?;
+        write_small_files(root, small).await?;
         tracker.done_small(sizes.into_iter());
         Ok(())
     }

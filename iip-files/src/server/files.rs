@@ -20,7 +20,7 @@ use crate::service::{
     CommitRequest, Entry, Files, Identity, Kind, Listed, MAX_ENTRIES, MAX_SMALL_FILES, OpenRequest,
     Opened, Piece, ReadRequest, SmallFile, SmallRead, UploadStatus,
 };
-use crate::small::{Small, write_small_file};
+use crate::small::{Small, write_small_files};
 
 /// Number of positions that wait for a client that does not read them.
 const QUEUED_POSITIONS: usize = 4;
@@ -206,29 +206,26 @@ impl Files for Folder {
         self.check_writable()?;
         check_count(files.len(), MAX_SMALL_FILES)?;
         let _place = self.place()?;
-        let (root, folder) = (Arc::clone(&self.root), self.clone());
-        blocking(move || {
-            for file in files {
-                let path = FilePath::parse_file(&file.path)?;
-                folder.check_size(&path, file.bytes.len() as u64)?;
-                let SmallFile {
+        let mut small = Vec::with_capacity(files.len());
+        for SmallFile {
+            path,
+            modified,
+            hash,
+            bytes,
+        } in files
+        {
+            let path = FilePath::parse_file(&path)?;
+            self.check_size(&path, bytes.len() as u64)?;
+            small.push((
+                path,
+                Small {
                     modified,
                     hash,
                     bytes,
-                    ..
-                } = file;
-                write_small_file(
-                    root.parent(&path, true)?,
-                    Small {
-                        modified,
-                        hash,
-                        bytes,
-                    },
-                )?;
-            }
-            Ok(())
-        })
-        .await
+                },
+            ));
+        }
+        write_small_files(&self.root, small).await
     }
 }
 
