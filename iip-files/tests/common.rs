@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,8 +74,12 @@ impl Pair {
 }
 
 pub(crate) async fn serve(folder: Folder) -> Server {
+    serve_at((Ipv4Addr::LOCALHOST, 0).into(), folder).await
+}
+
+pub(crate) async fn serve_at(address: SocketAddr, folder: Folder) -> Server {
     let server = Server::builder().service(folder.into_service());
-    server.bind("127.0.0.1:0").await.unwrap()
+    server.bind(address).await.unwrap()
 }
 
 pub(crate) fn names(folder: &Path) -> Vec<String> {

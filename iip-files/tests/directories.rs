@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use iip_files::{Progress, TransferOptions};
+use iip_files::{Folder, Progress, TransferOptions};
+use tokio::sync::watch;
 
-use crate::common::{MIB, Pair, content, within};
+use crate::common::{MIB, Pair, content, serve_at, within};
 
 /// Makes a tree of 253 files of several sizes, with an empty directory.
 fn make_tree(root: &Path) -> u64 {
@@ -132,6 +133,33 @@ async fn a_directory_makes_the_round_trip_and_is_not_sent_twice() {
         .unwrap();
     assert_eq!((report.files, report.unchanged), (2, 251));
     assert!(tree(&target.join("b")) == tree(&source));
+}
+
+#[tokio::test]
+async fn a_directory_goes_on_with_a_restarted_server() {
+    let pair = Pair::with(|folder| folder.writable(true).bytes_per_second(100 * 1024)).await;
+    let source = pair.local.join("source");
+    make_tree(&source);
+    let address = pair.server.local_addr().unwrap();
+    let (begun, mut has_begun) = watch::channel(false);
+    let options = TransferOptions::new().progress(move |progress| {
+        if progress.files > 0 {
+            begun.send_replace(true);
+        }
+    });
+    let (files, from) = (pair.files().with_options(options), source.clone());
+    let put = tokio::spawn(async move { files.put(from, "copy").await });
+    within(
+        "the first files",
+        has_begun.wait_for(|has_begun| *has_begun),
+    )
+    .await
+    .unwrap();
+    within("the shutdown", pair.server.shutdown(Duration::ZERO)).await;
+    let _server = serve_at(address, Folder::open(&pair.served).unwrap().writable(true)).await;
+    let report = within("the put", put).await.unwrap().unwrap();
+    assert_eq!(report.files, 253);
+    assert!(tree(&pair.served.join("copy")) == tree(&source));
 }
 
 #[tokio::test]

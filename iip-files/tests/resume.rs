@@ -10,7 +10,7 @@ use iip_files::{FileClient, Folder, Phase, TransferOptions};
 use iip_rpc::{CallContext, Client, Code, Streaming};
 use tokio::sync::watch;
 
-use crate::common::{MIB, Pair, content, names, pieces, serve, within};
+use crate::common::{MIB, Pair, content, names, pieces, serve, serve_at, within};
 
 /// The identity of a file.
 fn identity(path: &std::path::Path) -> Identity {
@@ -119,8 +119,7 @@ async fn put_with_restart(limit: Duration) {
     .unwrap();
     within("the shutdown", pair.server.shutdown(limit)).await;
     let folder = Folder::open(&pair.served).unwrap().writable(true);
-    let server = iip_rpc::Server::builder().service(folder.into_service());
-    let _server = server.bind(address).await.unwrap();
+    let _server = serve_at(address, folder).await;
     let report = within("the put", put).await.unwrap().unwrap();
     assert!(*was_lost.borrow());
     // The first server has taken little, and what was on its way is sent again.

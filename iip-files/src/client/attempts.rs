@@ -1,11 +1,14 @@
 //! Whether a transfer that has failed goes on.
 
+use std::future::Future;
 use std::time::Duration;
 
 use iip_rpc::{Code, Status};
 use tokio::time::Instant;
 
+use super::FileClient;
 use super::progress::{Phase, Tracker};
+use crate::service::FilesClient;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
@@ -59,5 +62,23 @@ impl Attempts {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(MAX_PAUSE);
         Ok(())
+    }
+}
+
+impl FileClient {
+    /// Makes a call, again as long as its connection is lost.
+    pub(super) async fn again<A: Clone, T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        tracker: &Tracker<'_>,
+        args: A,
+        call: impl Fn(FilesClient, A) -> F,
+    ) -> Result<T, Status> {
+        let mut attempts = self.attempts();
+        loop {
+            match call(self.patient(0), args.clone()).await {
+                Ok(reply) => return Ok(reply),
+                Err(status) => attempts.next(status, tracker).await?,
+            }
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::future::pending;
 
 use iip_rpc::{CallContext, Status};
 
-use super::attempts::Attempts;
 use super::progress::{Phase, Tracker};
 use super::{FileClient, describe};
 use crate::failure::blocking;
@@ -23,7 +22,7 @@ impl FileClient {
         parent: Parent,
         tracker: &Tracker<'_>,
     ) -> Result<(), Status> {
-        let mut attempts = Attempts::new(self.options.resume_for);
+        let mut attempts = self.attempts();
         loop {
             match self.try_get(remote, parent.try_clone()?, tracker).await {
                 Ok(hash) => {

@@ -10,7 +10,9 @@ use super::{FileClient, MAX_PACKED_BYTES, broken, split};
 use crate::failure::{blocking, failed};
 use crate::path::FilePath;
 use crate::root::Root;
-use crate::service::{Files, Kind, Listed, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallRead};
+use crate::service::{
+    Files, FilesClient, Kind, Listed, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallRead,
+};
 use crate::small::{Small, write_small_files};
 
 impl FileClient {
@@ -116,7 +118,8 @@ impl FileClient {
         for file in &files {
             paths.push(remote.join(&file.path)?.as_str().to_owned());
         }
-        let read = self.patient(0).read_small(paths).await?;
+        let call = |client: FilesClient, args| async move { client.read_small(args).await };
+        let read = self.again(tracker, paths, call).await?;
         if read.len() != files.len() {
             return Err(broken(&Status::internal(
                 "not as many files as were requested",

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use iip_rpc::{CallOptions, Client, Code, Status};
 
+use self::attempts::Attempts;
 pub use self::options::TransferOptions;
 use self::progress::Tracker;
 pub use self::progress::{Phase, Progress, Report, Skipped};
@@ -128,6 +129,10 @@ impl FileClient {
             }
         }
         Ok(tracker.into_report())
+    }
+
+    fn attempts(&self) -> Attempts {
+        Attempts::new(self.options.resume_for)
     }
 
     fn rates(&self) -> Vec<&Rate> {

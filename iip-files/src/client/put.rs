@@ -7,7 +7,6 @@ use std::sync::Arc;
 use iip_rpc::{CallContext, Code, Status, Streaming};
 
 use super::FileClient;
-use super::attempts::Attempts;
 use super::broken;
 use super::progress::{Phase, Tracker};
 use crate::failure::{blocking, failed};
@@ -45,7 +44,7 @@ impl FileClient {
         tracker: &Tracker<'_>,
     ) -> Result<(), Status> {
         let parent = Arc::new(parent);
-        let mut attempts = Attempts::new(self.options.resume_for);
+        let mut attempts = self.attempts();
         let mut previous = None;
         loop {
             match self.try_put(&parent, remote, &mut previous, tracker).await {

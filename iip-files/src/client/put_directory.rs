@@ -10,7 +10,9 @@ use crate::failure::blocking;
 use crate::listing::Listing;
 use crate::path::FilePath;
 use crate::root::Root;
-use crate::service::{Files, Listed, MAX_ENTRIES, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallFile};
+use crate::service::{
+    Files, FilesClient, Listed, MAX_ENTRIES, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallFile,
+};
 use crate::small::read_small_file;
 
 /// Small files that are sent together.
@@ -36,7 +38,9 @@ impl FileClient {
             paths.push(remote.join(&directory.path)?.as_str().to_owned());
         }
         for paths in paths.chunks(MAX_ENTRIES) {
-            self.patient(0).make_directories(paths.to_vec()).await?;
+            let call =
+                |client: FilesClient, args| async move { client.make_directories(args).await };
+            self.again(tracker, paths.to_vec(), call).await?;
         }
         for files in files.chunks(MAX_ENTRIES) {
             self.put_missing(&root, files, remote, tracker).await?;
@@ -78,7 +82,8 @@ impl FileClient {
                 entry: file.entry,
             });
         }
-        let missing = self.patient(0).missing(entries).await?;
+        let call = |client: FilesClient, args| async move { client.missing(args).await };
+        let missing = self.again(tracker, entries, call).await?;
         let with_answers = || {
             files
                 .iter()
@@ -148,7 +153,8 @@ impl FileClient {
             tokio::time::sleep_until(rate.take(bytes)).await;
         }
         let sizes: Vec<u64> = files.iter().map(|file| file.bytes.len() as u64).collect();
-        self.patient(0).write_small(files).await?;
+        let call = |client: FilesClient, args| async move { client.write_small(args).await };
+        self.again(tracker, files, call).await?;
         tracker.done_small(sizes.into_iter());
         Ok(())
     }

@@ -74,14 +74,25 @@ impl Folder {
         check_count(paths.len(), MAX_SMALL_FILES)?;
         let _place = self.place()?;
         let root = Arc::clone(&self.root);
-        blocking(move || {
+        let read = blocking(move || {
             let read = |path: &String| match read_small(&root, path) {
                 Ok(read) => read,
                 Err(status) => SmallRead::Refused(status.message().to_owned()),
             };
-            Ok(paths.iter().map(read).collect())
-        })
-        .await
+            Ok(paths.iter().map(read).collect::<Vec<_>>())
+        });
+        let read = read.await?;
+        self.wait_for(read.iter().map(SmallRead::bytes).sum()).await;
+        Ok(read)
+    }
+}
+
+impl SmallRead {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::File { bytes, .. } => bytes.len(),
+            Self::Large | Self::Refused(_) => 0,
+        }
     }
 }
 

@@ -225,6 +225,8 @@ impl Files for Folder {
                 },
             ));
         }
+        let bytes = small.iter().map(|(_, small)| small.bytes.len()).sum();
+        self.wait_for(bytes).await;
         write_small_files(&self.root, small).await
     }
 }

@@ -160,6 +160,13 @@ impl Folder {
         crate::failure::blocking(move || super::stale::remove(&root, lifetime)).await
     }
 
+    /// Waits until so many bytes of small files may be sent or taken.
+    pub(super) async fn wait_for(&self, bytes: usize) {
+        if let Some(rate) = &self.rate {
+            tokio::time::sleep_until(rate.take(bytes)).await;
+        }
+    }
+
     pub(super) fn check_writable(&self) -> Result<(), Status> {
         if self.writable {
             return Ok(());
