@@ -17,6 +17,9 @@ pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 pub(crate) const MIB: usize = 1 << 20;
 
+/// A variable that is set in the process of its own that a test starts: the folder that it uses.
+pub(crate) const ALONE: &str = "IIP_FILES_TEST_ALONE";
+
 /// Two folders, one of them served, and a client.
 pub(crate) struct Pair {
     /// Is removed when it is dropped.

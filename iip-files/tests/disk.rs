@@ -9,10 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use iip_files::{Folder, TransferOptions};
 use iip_rpc::Code;
 
-use crate::common::{MIB, Pair, content, names, within};
-
-/// Set in the process of its own, to the folder that the test uses.
-const ALONE: &str = "IIP_FILES_TEST_ALONE";
+use crate::common::{ALONE, MIB, Pair, content, names, within};
 
 /// Runs a test in a process of its own, after some commands of the shell.
 fn alone(test: &str, commands: &str, folder: &Path) {

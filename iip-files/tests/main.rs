@@ -9,5 +9,6 @@ mod disk;
 mod escapes;
 mod files;
 mod hostile_server;
+mod kills;
 mod resume;
 mod writers;
