@@ -4,7 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use iip_files::Folder;
-use iip_files::service::{CommitRequest, Files, FilesClient, Identity, OpenRequest, Opened};
+use iip_files::service::{
+    CommitRequest, Files, FilesClient, Identity, Modified, OpenRequest, Opened, Piece,
+};
 use iip_rpc::{CallContext, Client, Code, Status, Streaming};
 
 use crate::common::{MIB, Pair, content, pieces, serve, within};
@@ -188,6 +190,43 @@ async fn limits_are_named_in_their_errors() {
     let status = open(&files, "three", 1000, None).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("max_open_transfers"), "{status}");
+}
+
+#[tokio::test]
+async fn sizes_and_times_at_the_ends_of_their_ranges_are_no_special_case() {
+    let pair = Pair::new().await;
+    let files = pair.raw();
+    for (path, seconds) in [("early", i64::MIN), ("late", i64::MAX)] {
+        let modified = Modified {
+            seconds,
+            nanoseconds: u32::MAX,
+        };
+        let identity = Identity {
+            size: u64::MAX,
+            modified,
+            inode: u64::MAX,
+        };
+        let request = OpenRequest {
+            path: path.to_owned(),
+            identity,
+            previous: None,
+        };
+        let opened = files.open(request).await.unwrap();
+        let piece = Piece {
+            chunk: None,
+            bytes: vec![0; 1000].into(),
+        };
+        let ctx = CallContext::new();
+        let pieces = Streaming::iter([piece]);
+        let mut positions = files.write(&ctx, opened.transfer, pieces).await.unwrap();
+        let status = within("the end", positions.next())
+            .await
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        let status = files.status(path).await.unwrap();
+        assert_eq!(status.unfinished, Some((identity, 0)));
+    }
 }
 
 #[tokio::test]

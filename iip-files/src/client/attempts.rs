@@ -42,10 +42,9 @@ impl Attempts {
         tracker: &Tracker<'_>,
     ) -> Result<(), Status> {
         let may_pass = match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded => true,
-            // The connection was lost within a stream, or this client's last attempt is still
-            // being ended by another process of the server.
-            Code::Cancelled => true,
+            // The connection was lost before the call, or within a stream.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
+            // The last attempt is still being ended by the server.
             Code::Aborted => !self.is_first,
             _ => false,
         };
