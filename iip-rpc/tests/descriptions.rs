@@ -155,55 +155,24 @@ fn a_stream_has_an_error_type_of_its_own() {
     assert_eq!(errors("placeOrder"), (true, None));
 }
 
-/// An error that is described by observing it.
-#[derive(Debug, Serialize, Deserialize, thiserror::Error, MethodError)]
-#[serde(rename_all = "snake_case")]
-enum Observed {
-    #[error("it is gone")]
-    #[rpc(http = 410)]
-    WasRemoved,
-    #[error(transparent)]
-    #[status]
-    Status(Status),
-}
-
-#[service]
-#[allow(dead_code)]
-trait Watched {
-    async fn find(&self) -> Result<u8, Observed>;
-    async fn list(&self) -> Result<impl Stream<Item = Result<u8, Observed>>, Status>;
-}
-
 #[test]
 #[allow(deprecated)]
 fn variants_of_errors_have_their_statuses_of_http() {
-    let statuses = |description: &iip_rpc::schema::Description, method: &str| {
-        let method = description.method(method).unwrap();
+    let orders = OrdersClient::description();
+    for method in ["placeOrder", "pack"] {
+        let method = orders.method(method).unwrap();
         let error = method.error.as_ref().or(method.stream_error.as_ref());
         let Some(Type::Named(name)) = error else {
             panic!("{error:?}");
         };
-        let Shape::Enum(shape) = &description.types.get(name).unwrap().shape else {
+        let Shape::Enum(shape) = &orders.types.get(name).unwrap().shape else {
             panic!("{name}");
         };
         let variants = shape.variants.iter();
-        variants
-            .map(|variant| (variant.name.clone(), variant.http_status()))
-            .collect::<Vec<_>>()
-    };
-    let expected = |list: &[(&str, Option<u16>)]| {
-        let list = list.iter();
-        list.map(|(name, status)| ((*name).to_owned(), *status))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        statuses(&OrdersClient::description(), "placeOrder"),
-        expected(&[("Empty", None), ("Closed", Some(409)), ("Status", None)])
-    );
-    for method in ["find", "list"] {
+        let statuses = variants.map(|variant| (&*variant.name, variant.http_status()));
         assert_eq!(
-            statuses(&WatchedClient::description(), method),
-            expected(&[("was_removed", Some(410)), ("status", None)])
+            statuses.collect::<Vec<_>>(),
+            [("Empty", None), ("Closed", Some(409)), ("Status", None)]
         );
     }
 }

@@ -176,3 +176,53 @@ pub fn raw_type(_: &mut Registry) -> Type {
 pub fn protobuf_type<T>(_: &mut Registry) -> Type {
     Type::opaque(type_name::<T>(), "it is a protobuf message")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use iip_schema::Shape;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    /// An error without a `Schema`.
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Observed {
+        WasRemoved,
+        Rpc(Status),
+    }
+
+    impl fmt::Display for Observed {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("it is gone")
+        }
+    }
+
+    impl std::error::Error for Observed {}
+
+    impl From<Status> for Observed {
+        fn from(status: Status) -> Self {
+            Self::Rpc(status)
+        }
+    }
+
+    impl MethodError for Observed {
+        const HTTP_STATUSES: &'static [(u32, u16)] = &[(0, 410)];
+    }
+
+    #[test]
+    fn an_error_that_is_observed_has_its_statuses_too() {
+        let mut types = Registry::new();
+        let error = crate::__private::error_type!(Observed).expect("it is not a status");
+        let ty = error.describe(&mut types);
+        let Some(Shape::Enum(shape)) = types.get(&ty).map(|definition| &definition.shape) else {
+            panic!("{types:?}");
+        };
+        let variants = shape.variants.iter();
+        let statuses = variants.map(|variant| (&*variant.name, variant.http_status()));
+        let expected = [("was_removed", Some(410)), ("rpc", None)];
+        assert_eq!(statuses.collect::<Vec<_>>(), expected);
+    }
+}
