@@ -294,7 +294,7 @@ async fn the_statistics_of_a_server_tell_the_limits_of_its_methods() {
     assert_eq!(limit("/kitchen/peel"), None);
     let text = stats.to_prometheus();
     let line =
-        "rpc_server_concurrency_limit{rpc_system_name=\"iip\",rpc_method=\"kitchen/cook\"} 2\n";
+        "rpc_server_concurrency_limit{rpc_system_name=\"iip\",rpc_method=\"Kitchen/cook\"} 2\n";
     assert!(text.contains(line), "{text}");
     assert_eq!(text.matches("rpc_server_concurrency_limit{").count(), 2);
 }

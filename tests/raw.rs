@@ -5,6 +5,7 @@ mod common;
 mod conformance;
 mod fairness;
 mod fallback_protocol;
+mod go_files;
 mod go_statistics;
 mod proxied;
 mod raw_streams;

@@ -21,6 +21,7 @@
 
 mod client;
 mod failure;
+pub mod go;
 mod hash;
 mod journal;
 mod listing;

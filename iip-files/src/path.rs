@@ -105,16 +105,23 @@ pub(crate) fn is_reserved(name: &str) -> bool {
 /// The names of the part of a file and of its journal, in the same directory. They depend on
 /// nothing but its name, so that a later process finds them.
 pub(crate) fn part_names(name: &str) -> (String, String) {
-    let id = &blake3::hash(name.as_bytes()).to_hex()[..16];
+    let stem = hidden(name, name.as_bytes());
+    (format!("{stem}.part"), format!("{stem}.journal"))
+}
+
+/// The same for a file on the paths of Go's file servers, which has no journal.
+pub(crate) fn go_part_name(name: &str) -> String {
+    format!("{}.part", hidden(name, format!("\0{name}").as_bytes()))
+}
+
+/// The beginning of `name`, with a number for `identity`.
+fn hidden(name: &str, identity: &[u8]) -> String {
+    let id = &blake3::hash(identity).to_hex()[..16];
     let mut end = name.len().min(MAX_NAME_BYTES - PART_NAME_BYTES);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    let begin = &name[..end];
-    (
-        format!(".{begin}.{id}.part"),
-        format!(".{begin}.{id}.journal"),
-    )
+    format!(".{}.{id}", &name[..end])
 }
 
 #[cfg(test)]
@@ -181,6 +188,11 @@ mod tests {
             let (part, journal) = part_names(name);
             assert!(is_reserved(&part) && is_reserved(&journal), "{part}");
             assert!(part.len() <= 255 && journal.len() <= 255, "{part}");
+            let of_go = go_part_name(name);
+            assert!(
+                is_reserved(&of_go) && of_go != part && of_go.len() <= 255,
+                "{of_go}"
+            );
         }
         assert_ne!(
             part_names(&format!("{}b", "a".repeat(254))),

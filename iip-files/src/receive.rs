@@ -90,11 +90,16 @@ impl Receiver {
         mut tell: impl FnMut(Received),
         stop: impl Future<Output = Status>,
     ) -> Result<(), Status> {
-        tokio::pin!(stop);
+        // A new timer for each piece would wake the runtime each time.
+        let sync_time = sleep_until(self.sync_at);
+        tokio::pin!(stop, sync_time);
         loop {
             // In this order: the next write would take the part away.
             self.start_syncing();
             self.start_writing();
+            if sync_time.deadline() != self.sync_at {
+                sync_time.as_mut().reset(self.sync_at);
+            }
             if self.ended && self.batch.is_empty() && self.part.is_some() && self.syncing.is_none()
             {
                 return self.check_complete();
@@ -122,7 +127,7 @@ impl Receiver {
                     self.take(piece, rates)?;
                     tell(self.received());
                 }
-                () = sleep_until(self.sync_at), if sync_later => {}
+                () = &mut sync_time, if sync_later => {}
             }
         }
     }

@@ -174,7 +174,7 @@ async fn calls_are_counted_and_drawn() {
     let without = ask(address, accepting("/live?curves=false", "application/json")).await;
     let without: Value = serde_json::from_str(&without.body).unwrap();
     assert_eq!(without["methods"].as_array().unwrap().len(), methods.len());
-    let has_curve = |row: &Value| row.get("curve").or(row.get("seconds")).is_some();
+    let has_curve = |row: &Value| row.get("curve").or_else(|| row.get("seconds")).is_some();
     for rows in [&without["methods"], &without["totals"]] {
         assert!(!rows.as_array().unwrap().iter().any(has_curve), "{rows}");
     }

@@ -13,6 +13,11 @@ pub mod services {}
 #[doc = iip_macros::__guide_page!("guide/errors.md")]
 pub mod errors {}
 
+// Its snippets are compiled and run by `iip-files`.
+#[cfg(not(doctest))]
+#[doc = iip_macros::__guide_page!("guide/files.md")]
+pub mod files {}
+
 #[doc = iip_macros::__guide_page!("guide/deadlines.md")]
 pub mod deadlines {}
 
@@ -48,6 +53,12 @@ pub mod describing_a_service {}
 #[doc = iip_macros::__guide_page!("guide/calling-over-http.md")]
 pub mod calling_over_http {}
 
+#[doc = iip_macros::__guide_page!("guide/typescript.md")]
+pub mod typescript {}
+
+#[doc = iip_macros::__guide_page!("guide/iq.md")]
+pub mod iq {}
+
 #[doc = iip_macros::__guide_page!("guide/changing-a-service.md")]
 pub mod changing_a_service {}
 
@@ -66,6 +77,7 @@ pub mod observability {}
 
 #[doc = iip_macros::__guide_page!("guide/statistics.md")]
 pub mod statistics {}
+
 #[doc = iip_macros::__guide_page!("guide/live-page.md")]
 pub mod live_page {}
 

@@ -5,6 +5,7 @@ mod compatibility;
 mod descriptions;
 mod dynamic;
 mod json_calls;
+mod lost_connections;
 mod no_limit;
 mod protobuf;
 mod schema_derive;

@@ -13,6 +13,7 @@ use crate::bench::BenchArgs;
 use crate::complete;
 use crate::connection::ConnectArgs;
 use crate::drain::DrainArgs;
+use crate::files::{GetArgs, PutArgs, ServeArgs};
 use crate::output::OutputArgs;
 use crate::record::RecordArgs;
 use crate::replay::ReplayArgs;
@@ -83,6 +84,9 @@ pub(crate) enum Command {
     Record(RecordArgs),
     Replay(ReplayArgs),
     Drain(DrainArgs),
+    Put(PutArgs),
+    Get(GetArgs),
+    Serve(ServeArgs),
     Man(ManArgs),
 }
 

@@ -13,6 +13,7 @@ mod describe;
 mod diff;
 mod drain;
 mod exit;
+mod files;
 mod generate;
 mod health;
 mod list;
@@ -105,11 +106,11 @@ fn run(cli: &Cli, output: &Output) -> Outcome {
         .build();
     let runtime =
         runtime.map_err(|error| Failure::Own(format!("the runtime cannot be started: {error}")))?;
-    // A recording ends with the signal, but is written first.
-    let is_recording = matches!(cli.command, Some(Command::Record(_)));
+    // These end with the signal too, but complete what they have begun.
+    let ends_itself = matches!(cli.command, Some(Command::Record(_) | Command::Serve(_)));
     runtime.spawn(async move {
         // The output may wait for a reader, and this thread with it.
-        if !is_recording && tokio::signal::ctrl_c().await.is_ok() {
+        if !ends_itself && tokio::signal::ctrl_c().await.is_ok() {
             tokio::time::sleep(PATIENCE).await;
             std::process::exit(Failure::Interrupted.code().into());
         }
@@ -117,7 +118,7 @@ fn run(cli: &Cli, output: &Output) -> Outcome {
     let outcome = runtime.block_on(async {
         tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c(), if !is_recording => Err(Failure::Interrupted),
+            _ = tokio::signal::ctrl_c(), if !ends_itself => Err(Failure::Interrupted),
             outcome = command(cli, output) => outcome,
         }
     });
@@ -149,6 +150,9 @@ async fn command(cli: &Cli, output: &Output) -> Outcome {
         Command::Replay(args) => replay::run(args, connect, output).await,
         Command::Top(args) => top::run(args, connect, output).await,
         Command::Drain(args) => drain::run(args, connect, output).await,
+        Command::Put(args) => args.run(connect, output).await,
+        Command::Get(args) => args.run(connect, output).await,
+        Command::Serve(args) => args.run(connect, output).await,
         // They do not run in this runtime.
         Command::Bench(_) | Command::Man(_) => Ok(()),
     }

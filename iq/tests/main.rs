@@ -11,6 +11,7 @@ mod common;
 mod completions;
 mod descriptions;
 mod drain;
+mod files;
 mod health;
 mod man;
 mod output;

@@ -4,6 +4,7 @@ use tokio::process::Command;
 
 use crate::bank::{Recorder, file};
 use crate::common::{Home, Ran};
+use crate::files::Serve;
 
 #[allow(
     dead_code,
@@ -54,10 +55,12 @@ async fn commands_print_what_the_readme_says() {
     home.iq(&call).await.data();
     assert_eq!(recorder.stop().await.code, Some(0));
     std::fs::rename(file(&home), home.0.join("orders.iqr")).unwrap();
+    let files = Serve::start(&home, &["--write"]).await;
     let commands = transcript();
     assert!(commands.len() > 15, "{commands:?}");
     for (command, printed) in commands {
         let line = command.replace("localhost:7000", &target);
+        let line = line.replace("localhost:7001", &files.address);
         let script = "iq() { \"$IQ\" \"$@\"; }\n";
         let mut bash = Command::new("bash");
         bash.args(["--norc", "-c", &format!("{script}{line}")]);

@@ -4,10 +4,11 @@ use std::any::Any;
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::logs::Logs;
 use crate::shutdown;
@@ -23,6 +24,8 @@ pub struct Peer {
     server: Option<OfServer>,
     /// The list of the calls of the server that failed or were slow.
     recent: Option<Arc<RecentCalls>>,
+    /// Set once the connection has ended, and then notified.
+    closed: (AtomicBool, Notify),
 }
 
 /// The state shared by all peers of a server.
@@ -42,6 +45,7 @@ impl Peer {
             extension: OnceLock::new(),
             server: None,
             recent: None,
+            closed: Default::default(),
         }
     }
 
@@ -117,6 +121,28 @@ impl Peer {
     pub fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
         let server = self.server.as_ref();
         shutdown::begun(server.map(|server| server.shutdown.clone()))
+    }
+
+    /// Waits until the connection to this peer has ended, for example to end what was begun for it
+    /// in calls before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn closed(&self) {
+        let (closed, notify) = &self.closed;
+        let mut notified = std::pin::pin!(notify.notified());
+        // Registered before the state is looked at, so that an end in between is not missed.
+        notified.as_mut().enable();
+        if !closed.load(Ordering::Acquire) {
+            notified.await;
+        }
+    }
+
+    pub(crate) fn set_closed(&self) {
+        let (closed, notify) = &self.closed;
+        closed.store(true, Ordering::Release);
+        notify.notify_waiters();
     }
 
     /// Logs the failure of a handler that replied to a call of this peer to `path`, with its

@@ -466,6 +466,7 @@ impl Shared {
     pub(crate) fn on_ended(&self) {
         self.ready.notify_waiters();
         self.done.notify_waiters();
+        self.peer.set_closed();
     }
 
     /// Client: ends the calls whose deadline has passed. A connection whose channels do not become

@@ -15,7 +15,7 @@ use iip_rpc::{CallOptions, Client, Code, Status};
 
 use self::attempts::Attempts;
 pub use self::options::TransferOptions;
-use self::progress::Tracker;
+pub(crate) use self::progress::Tracker;
 pub use self::progress::{Phase, Progress, Report, Skipped};
 use crate::path::FilePath;
 use crate::rate::Rate;

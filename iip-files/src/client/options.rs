@@ -17,10 +17,10 @@ type Callback = dyn Fn(&Progress) + Send + Sync;
 #[derive(Clone)]
 pub struct TransferOptions {
     pub(super) verify: bool,
-    pub(super) rate: Option<Arc<Rate>>,
+    pub(crate) rate: Option<Arc<Rate>>,
     pub(super) resume_for: Duration,
     pub(super) max_files: usize,
-    pub(super) max_file_bytes: u64,
+    pub(crate) max_file_bytes: u64,
     pub(super) progress: Option<Arc<Callback>>,
 }
 

@@ -88,7 +88,7 @@ pub struct Skipped {
 
 /// Gathers the report of a transfer and tells its progress.
 #[derive(Debug)]
-pub(super) struct Tracker<'a> {
+pub(crate) struct Tracker<'a> {
     options: &'a TransferOptions,
     state: Mutex<State>,
 }
@@ -106,7 +106,7 @@ struct State {
 }
 
 impl<'a> Tracker<'a> {
-    pub(super) fn new(options: &'a TransferOptions) -> Self {
+    pub(crate) fn new(options: &'a TransferOptions) -> Self {
         Self {
             options,
             state: Mutex::default(),
@@ -144,7 +144,7 @@ impl<'a> Tracker<'a> {
     }
 
     /// A single file is transferred.
-    pub(super) fn single(&self, path: &str) {
+    pub(crate) fn single(&self, path: &str) {
         self.file(path);
         let mut state = self.state();
         state.is_single = true;
@@ -165,7 +165,7 @@ impl<'a> Tracker<'a> {
     }
 
     /// An attempt to transfer the file begins.
-    pub(super) fn begin(&self, size: u64, offset: u64, restarted: bool) {
+    pub(crate) fn begin(&self, size: u64, offset: u64, restarted: bool) {
         self.tell(|state| {
             state.sent_before += state.progress.sent - state.begun_at;
             state.begun_at = offset;
@@ -183,7 +183,7 @@ impl<'a> Tracker<'a> {
         });
     }
 
-    pub(super) fn sent(&self, sent: u64) {
+    pub(crate) fn sent(&self, sent: u64) {
         self.tell(|state| {
             state.progress.phase = Phase::Transferring;
             state.progress.sent = sent;
@@ -206,12 +206,17 @@ impl<'a> Tracker<'a> {
         self.state().progress.durable
     }
 
+    /// The size of the file has become known.
+    pub(crate) fn size(&self, size: u64) {
+        self.state().progress.size = size;
+    }
+
     /// The file is complete.
-    pub(super) fn done(&self, hash: Hash) {
+    pub(crate) fn done(&self, hash: impl Into<Option<Hash>>) {
         self.tell(|state| {
             let (size, sent) = (state.progress.size, state.progress.sent);
             state.report.transferred += state.sent_before + (sent - state.begun_at);
-            state.report.hash = Some(hash);
+            state.report.hash = hash.into();
             state.complete(size);
         });
     }
@@ -245,7 +250,7 @@ impl<'a> Tracker<'a> {
         self.state().report.skipped.push(skipped);
     }
 
-    pub(super) fn into_report(self) -> Report {
+    pub(crate) fn into_report(self) -> Report {
         let state = self
             .state
             .into_inner()

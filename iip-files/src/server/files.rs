@@ -275,7 +275,7 @@ impl Folder {
     }
 
     /// Removes old unfinished files beside the transfers.
-    fn remove_stale_parts_if_due(&self) {
+    pub(crate) fn remove_stale_parts_if_due(&self) {
         if !self.stale.is_due() {
             return;
         }

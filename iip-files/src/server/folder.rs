@@ -51,14 +51,14 @@ const PART_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Folder {
-    pub(super) root: Arc<Root>,
+    pub(crate) root: Arc<Root>,
     pub(super) writable: bool,
     pub(super) max_file_bytes: u64,
     max_open_transfers: usize,
     open_transfers: Arc<Semaphore>,
     pub(super) rate: Option<Arc<Rate>>,
     pub(super) uploads: Arc<Uploads>,
-    pub(super) silence: Duration,
+    pub(crate) silence: Duration,
     pub(super) part_lifetime: Duration,
     pub(super) stale: Arc<Stale>,
 }
@@ -160,14 +160,14 @@ impl Folder {
         crate::failure::blocking(move || super::stale::remove(&root, lifetime)).await
     }
 
-    /// Waits until so many bytes of small files may be sent or taken.
-    pub(super) async fn wait_for(&self, bytes: usize) {
+    /// Waits until the rate allows so many bytes.
+    pub(crate) async fn wait_for(&self, bytes: usize) {
         if let Some(rate) = &self.rate {
             tokio::time::sleep_until(rate.take(bytes)).await;
         }
     }
 
-    pub(super) fn check_writable(&self) -> Result<(), Status> {
+    pub(crate) fn check_writable(&self) -> Result<(), Status> {
         if self.writable {
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl Folder {
         Err(Status::new(Code::PermissionDenied, text))
     }
 
-    pub(super) fn check_size(&self, path: &FilePath, bytes: u64) -> Result<(), Status> {
+    pub(crate) fn check_size(&self, path: &FilePath, bytes: u64) -> Result<(), Status> {
         if bytes <= self.max_file_bytes {
             return Ok(());
         }
@@ -186,7 +186,7 @@ impl Folder {
     }
 
     /// A place among the open transfers.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let try_acquire = || Arc::clone(&self.open_transfers).try_acquire_owned();
         let place = try_acquire().or_else(|error| {
             self.uploads.remove_silent(self.silence);

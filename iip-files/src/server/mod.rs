@@ -7,3 +7,4 @@ mod stale;
 mod uploads;
 
 pub use self::folder::Folder;
+pub(crate) use self::uploads::has_gone;

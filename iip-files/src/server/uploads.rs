@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use iip_rpc::Status;
+use iip_rpc::{CallContext, Status};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::hash::Hash;
 use crate::part::{Part, busy};
@@ -16,6 +16,9 @@ use crate::sync::locked;
 
 /// Number of finished uploads whose hash is remembered, for clients that did not get the reply.
 const REMEMBERED: usize = 64;
+
+/// Time in which a lost connection is noticed: its client may have been started again.
+const NOTICE: Duration = Duration::from_secs(1);
 
 /// The open uploads, and those that have ended last.
 #[derive(Debug, Default)]
@@ -51,6 +54,8 @@ enum State {
 pub(super) struct Upload {
     pub(super) number: u64,
     path: FilePath,
+    /// Of the call that has opened it.
+    ctx: Option<CallContext>,
     part: Arc<tokio::sync::Mutex<Option<Part>>>,
     contact: Mutex<Instant>,
     state: watch::Sender<State>,
@@ -76,10 +81,7 @@ impl Uploads {
             let old = {
                 let mut table = self.table();
                 match table.open.get(path) {
-                    Some(old) if previous == Some(old.number) || old.may_be_replaced(silence) => {
-                        Arc::clone(old)
-                    }
-                    Some(_) => return Err(busy(path.as_str(), "another client")),
+                    Some(old) => Arc::clone(old),
                     None => {
                         table.opened += 1;
                         let number = self.numbers.hash_one(table.opened);
@@ -94,6 +96,10 @@ impl Uploads {
                     }
                 }
             };
+            let may_replace = previous == Some(old.number) || old.may_be_replaced(silence);
+            if !may_replace && !has_gone(old.ctx.as_ref()).await {
+                return Err(busy(path.as_str(), "another client"));
+            }
             old.state.send_replace(State::Replaced);
             // It still holds the file while it is receiving.
             old.part.lock().await.take();
@@ -172,6 +178,7 @@ impl Upload {
         Self {
             number,
             path: path.clone(),
+            ctx: CallContext::current(),
             part: Arc::default(),
             contact: Mutex::new(Instant::now()),
             state: watch::Sender::new(State::Open),
@@ -227,4 +234,12 @@ impl Upload {
             "another client, because this one was silent",
         )
     }
+}
+
+/// Returns `true` if the connection of a call has ended, or ends now.
+pub(crate) async fn has_gone(ctx: Option<&CallContext>) -> bool {
+    let Some(peer) = ctx.and_then(CallContext::peer) else {
+        return false;
+    };
+    timeout(NOTICE, peer.closed()).await.is_ok()
 }

@@ -101,6 +101,11 @@ impl StreamedCall {
         }
         Poll::Ready(match ready!(self.records.poll_next(cx)) {
             Some(Ok(message)) => Next::Message(message),
+            // What has ended the stream is the reason for the end of the message.
+            Some(Err(RecordError::Truncated)) => Next::End(match self.reply() {
+                Ok(_) => Err(self.bad_reply(record_status(RecordError::Truncated))),
+                Err(status) => Err(status),
+            }),
             Some(Err(error)) => Next::End(Err(self.bad_reply(record_status(error)))),
             None => Next::End(self.reply()),
         })

@@ -59,7 +59,7 @@ impl Work {
         let has_data = args.data.is_some() || args.data_file.is_some();
         let (target, method) = match &args.method {
             Some(method) => (args.target.as_str(), method.as_str()),
-            None => raw::split(&args.target)?,
+            None => raw::split(&args.target).ok_or_else(|| raw::not_split(&args.target))?,
         };
         let mut work = match has_data || args.method.is_none() {
             true => Self::raw(args, method, connect).await?,

@@ -2,6 +2,7 @@
 
 mod connect;
 mod direct;
+mod server;
 mod settings;
 
 use std::path::PathBuf;
@@ -45,7 +46,7 @@ pub(crate) struct ConnectArgs {
     /// Trust the certificates in this PEM file instead of those of the system; implies --tls.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     ca: Option<PathBuf>,
-    /// The certificate of this client, in PEM; implies --tls.
+    /// The certificate of this client, or of `iq serve`, in PEM; implies --tls.
     #[arg(
         long,
         alias = "tlscert",
@@ -54,7 +55,7 @@ pub(crate) struct ConnectArgs {
         value_hint = ValueHint::FilePath,
     )]
     cert: Option<PathBuf>,
-    /// The private key of this client, in PEM.
+    /// Its private key, in PEM.
     #[arg(
         long,
         alias = "tlskey",
@@ -256,6 +257,12 @@ impl ConnectArgs {
         };
         (named.map_or(target, |named| &named.address), settings)
     }
+}
+
+#[cfg(not(feature = "tls"))]
+fn without_tls() -> Failure {
+    let text = "this iq was built without TLS: build it with the feature `tls`";
+    Failure::Usage(text.to_owned())
 }
 
 fn unknown_name(name: &str, config: &Config) -> String {

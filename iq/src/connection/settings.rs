@@ -162,8 +162,7 @@ impl Settings<'_> {
         let chosen = args.tls.or_else(|| named.and_then(|named| named.tls));
         let asked = implied || chosen == Some(true) || insecure;
         if asked || name || ca.or(cert).or(key).is_some() {
-            let text = "this iq was built without TLS: build it with the feature `tls`";
-            return Err(Failure::Usage(text.to_owned()));
+            return Err(super::without_tls());
         }
         Ok(None)
     }

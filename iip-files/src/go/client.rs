@@ -1,0 +1,288 @@
+//! A client of Go's file servers.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iip_rpc::{Client, Code, Status};
+use tokio::time::sleep_until;
+
+use super::wire::{Download, Part, Upload, Uploaded};
+use super::{GoFiles, GoFilesClient};
+use crate::client::Tracker;
+use crate::failure::{blocking, failed};
+use crate::part::{busy, lock};
+use crate::path::go_part_name;
+use crate::root::{self, Parent, sync_directory};
+use crate::{Report, TransferOptions};
+
+/// The number by which a server tells the transfers of a connection apart. Source: the recordings.
+const TASK: i64 = 1;
+
+/// The bytes of a file in a request, of which Go allows 10 MiB: calls beside it should not wait.
+const UPLOAD_BYTES: u64 = 1 << 20;
+
+/// The bytes at the end of an unfinished download that are compared with the source.
+const COMPARED_BYTES: u64 = 1024;
+
+/// Transfers files from and to servers of Go.
+///
+/// A download that was interrupted is resumed, if the end of what is here is the same at the
+/// server. An upload begins again: the protocol does not tell what the server has. Nothing is
+/// hashed, so [`Report::hash`] is `None`, and [`TransferOptions::verify`] has no effect.
+///
+/// # Cancel safety
+///
+/// A transfer ends when its future is dropped. A download can be resumed.
+#[derive(Debug, Clone)]
+pub struct GoFileClient {
+    files: GoFilesClient,
+    options: TransferOptions,
+}
+
+impl GoFileClient {
+    /// Creates a client that uses this connection.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            files: GoFilesClient::new(client),
+            options: TransferOptions::new(),
+        }
+    }
+
+    /// Replaces the options.
+    #[must_use]
+    pub fn with_options(mut self, options: TransferOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Downloads a file. `remote` is its path at the server, and `local` its path here.
+    ///
+    /// # Errors
+    ///
+    /// UNKNOWN: the server refuses it, with its reason. UNIMPLEMENTED: the server does not know
+    /// these paths. ABORTED: another process downloads to this path. Others: the file cannot be
+    /// written here, or the call failed.
+    pub async fn get(&self, remote: &str, local: impl AsRef<Path>) -> Result<Report, Status> {
+        let tracker = self.tracker(remote);
+        let local = local.as_ref().to_owned();
+        let target = Arc::new(blocking(move || Target::open(&local)).await?);
+        let mut position = self.begin(remote, &target, &tracker).await?;
+        loop {
+            let part = self.download(remote, position).await?;
+            let length = part.data.len();
+            if length == 0 && !part.is_end {
+                return Err(Status::internal("the server sends neither data nor an end"));
+            }
+            let end = position + length as u64;
+            if end > self.options.max_file_bytes {
+                let limit = self.options.max_file_bytes;
+                let text = format!("{remote} has more than {limit} bytes (option max_file_bytes)");
+                return Err(Status::resource_exhausted(text));
+            }
+            let writer = Arc::clone(&target);
+            blocking(move || writer.write(position, &part.data)).await?;
+            position = end;
+            tracker.sent(position);
+            if part.is_end {
+                break;
+            }
+            self.pay(length).await;
+        }
+        tracker.size(position);
+        blocking(move || target.commit(position)).await?;
+        tracker.done(None);
+        Ok(tracker.into_report())
+    }
+
+    /// Uploads a file. `local` is its path here, and `remote` its path at the server.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get). FAILED_PRECONDITION: the file is not a regular file, or it has
+    /// changed in the meantime.
+    pub async fn put(&self, local: impl AsRef<Path>, remote: &str) -> Result<Report, Status> {
+        let tracker = self.tracker(remote);
+        let local = local.as_ref().to_owned();
+        let (file, identity) = blocking(move || Parent::ambient(&local)?.open_source()).await?;
+        let file = Arc::new(file);
+        tracker.begin(identity.size, 0, false);
+        let mut position = 0;
+        loop {
+            let (source, name) = (Arc::clone(&file), remote.to_owned());
+            let data = blocking(move || read(&source, &name, position)).await?;
+            if data.is_empty() {
+                break;
+            }
+            let done = self.upload(remote, position, &data, false).await?;
+            if done == 0 || done > data.len() as u64 {
+                let text = format!("the server has written {done} of {} bytes", data.len());
+                return Err(Status::internal(text));
+            }
+            position += done;
+            tracker.sent(position);
+            self.pay(data.len()).await;
+        }
+        let now = root::identity(&file);
+        let now = now.map_err(|error| failed(error, format_args!("reading {remote}")))?;
+        if now != identity {
+            let text = format!("the source of {remote} has changed while it was sent");
+            return Err(Status::failed_precondition(text));
+        }
+        self.upload(remote, position, &[], true).await?;
+        tracker.done(None);
+        Ok(tracker.into_report())
+    }
+
+    fn tracker(&self, remote: &str) -> Tracker<'_> {
+        let tracker = Tracker::new(&self.options);
+        tracker.single(remote);
+        tracker
+    }
+
+    /// Waits for what the rate allows.
+    async fn pay(&self, bytes: usize) {
+        if let Some(rate) = &self.options.rate {
+            sleep_until(rate.take(bytes)).await;
+        }
+    }
+
+    /// Returns where a download begins: behind what an earlier one has left, if that is the same at
+    /// the server.
+    async fn begin(
+        &self,
+        remote: &str,
+        target: &Arc<Target>,
+        tracker: &Tracker<'_>,
+    ) -> Result<u64, Status> {
+        let read = Arc::clone(target);
+        let (length, end) = blocking(move || read.end()).await?;
+        if length == 0 {
+            tracker.begin(0, 0, false);
+            return Ok(0);
+        }
+        let is_same = match self.download(remote, length - end.len() as u64).await {
+            Ok(part) => part.data.starts_with(&end),
+            // It may have become shorter. The next call tells other reasons.
+            Err(status) if status.code() == Code::Unknown => false,
+            Err(status) => return Err(status),
+        };
+        let position = if is_same { length } else { 0 };
+        tracker.begin(0, position, !is_same);
+        Ok(position)
+    }
+
+    async fn download(&self, path: &str, position: u64) -> Result<Part, Status> {
+        let request = Download {
+            task_id: TASK,
+            file_path: path.to_owned(),
+            download_start_pos: position,
+        };
+        Part::decode(self.files.download(request.encode()?).await?)
+    }
+
+    /// Returns the number of bytes that the server has written.
+    async fn upload(
+        &self,
+        path: &str,
+        position: u64,
+        data: &[u8],
+        completed: bool,
+    ) -> Result<u64, Status> {
+        let request = Upload {
+            task_id: TASK,
+            file_path: path.to_owned(),
+            upload_start_pos: position,
+            completed,
+        };
+        let body = request.encode(data)?;
+        let reply = self.files.upload(body).await?;
+        Uploaded::decode(&reply).map(|reply| reply.done_bytes)
+    }
+}
+
+/// Reads the next bytes to send. Blocks.
+fn read(mut file: &File, name: &str, position: u64) -> Result<Bytes, Status> {
+    let doing = |error| failed(error, format_args!("reading the source of {name}"));
+    let mut data = Vec::new();
+    file.seek(SeekFrom::Start(position)).map_err(doing)?;
+    file.take(UPLOAD_BYTES)
+        .read_to_end(&mut data)
+        .map_err(doing)?;
+    Ok(data.into())
+}
+
+/// A file that is downloaded. All methods block.
+struct Target {
+    parent: Parent,
+    name: String,
+    part: File,
+}
+
+/// Leaves nothing behind if nothing has arrived.
+impl Drop for Target {
+    fn drop(&mut self) {
+        // After a commit, the name stands for nothing.
+        if self
+            .part
+            .metadata()
+            .is_ok_and(|metadata| metadata.len() == 0)
+        {
+            let _ = self.parent.dir.remove_file(&self.name);
+        }
+    }
+}
+
+impl Target {
+    fn open(path: &Path) -> Result<Self, Status> {
+        let parent = Parent::ambient(path)?;
+        parent.check_replaceable()?;
+        let name = go_part_name(&parent.name);
+        let part = lock(&parent.dir, &name);
+        let part = part.map_err(|error| failed(error, format_args!("writing {}", parent.label)))?;
+        let part = part.ok_or_else(|| busy(&parent.label, "another process"))?;
+        Ok(Self { parent, name, part })
+    }
+
+    /// Returns how much there is of it, and the end of that.
+    fn end(&self) -> Result<(u64, Vec<u8>), Status> {
+        let mut end = Vec::new();
+        let length = self
+            .part
+            .metadata()
+            .map_err(|error| self.failed(error))?
+            .len();
+        let start = length.saturating_sub(COMPARED_BYTES);
+        (&self.part)
+            .seek(SeekFrom::Start(start))
+            .and_then(|_| (&self.part).read_to_end(&mut end))
+            .map_err(|error| self.failed(error))?;
+        Ok((length, end))
+    }
+
+    /// Writes the next bytes; whatever is behind them is removed.
+    fn write(&self, position: u64, data: &[u8]) -> Result<(), Status> {
+        let mut part = &self.part;
+        part.set_len(position)
+            .and_then(|()| part.seek(SeekFrom::Start(position)))
+            .and_then(|_| part.write_all(data))
+            .map_err(|error| self.failed(error))
+    }
+
+    fn commit(&self, length: u64) -> Result<(), Status> {
+        let (dir, name) = (&self.parent.dir, &self.parent.name);
+        self.part
+            .set_len(length)
+            .and_then(|()| self.part.sync_all())
+            .and_then(|()| dir.rename(&self.name, dir, name))
+            .and_then(|()| sync_directory(dir))
+            .map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: std::io::Error) -> Status {
+        failed(error, format_args!("writing {}", self.parent.label))
+    }
+}

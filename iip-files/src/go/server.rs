@@ -1,0 +1,209 @@
+//! Go's paths at a server.
+
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use iip_rpc::{CallContext, Code, Service, Status};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::wire::{DOWNLOAD_BYTES, Download, Part, Upload, Uploaded};
+use super::{GoFiles, GoFilesServer};
+use crate::Folder;
+use crate::failure::{blocking, failed};
+use crate::part::{busy, lock};
+use crate::path::{FilePath, go_part_name};
+use crate::root::sync_directory;
+use crate::server::has_gone;
+
+/// Serves a folder on the paths of Go's file servers: see the [module](super).
+///
+/// Clients of Go name files by their paths at the server. `prefix` is where the folder is in such
+/// paths, for example `/srv/files`: it is left out. Other paths begin at the folder, with or
+/// without a slash.
+pub fn service(folder: Folder, prefix: impl Into<String>) -> impl Service + Send + 'static {
+    let prefix = prefix.into().trim_end_matches('/').to_owned();
+    GoFilesServer::new(GoFolder {
+        folder,
+        prefix,
+        writers: Mutex::default(),
+    })
+}
+
+struct GoFolder {
+    folder: Folder,
+    prefix: String,
+    /// Those who write, by the path of the file.
+    writers: Mutex<HashMap<String, Writer>>,
+}
+
+struct Writer {
+    who: Who,
+    /// Of the call that was its first.
+    ctx: Option<CallContext>,
+    last: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+/// A connection by the address of its peer in memory, and the number that the client chose.
+type Who = (usize, i64);
+
+impl GoFiles for GoFolder {
+    async fn download(&self, body: Bytes) -> Result<Bytes, Status> {
+        let request = Download::decode(&body)?;
+        let path = self.path(&request.file_path)?;
+        let root = Arc::clone(&self.folder.root);
+        let part = blocking(move || {
+            let shown = &request.file_path;
+            let (mut file, identity) = root
+                .parent(&path, false)
+                .and_then(|parent| parent.open_source())
+                .map_err(|status| as_go(status, shown))?;
+            let start = request.download_start_pos;
+            if start > identity.size {
+                let text = format!("{shown} ends at {}, before {start}", identity.size);
+                return Err(Status::new(Code::OutOfRange, text));
+            }
+            let doing = |error| failed(error, format_args!("reading {shown}"));
+            let mut data = Vec::with_capacity(DOWNLOAD_BYTES);
+            file.seek(SeekFrom::Start(start)).map_err(doing)?;
+            file.take(DOWNLOAD_BYTES as u64)
+                .read_to_end(&mut data)
+                .map_err(doing)?;
+            Ok(Part {
+                is_end: data.is_empty(),
+                data: data.into(),
+            })
+        });
+        let part = part.await?;
+        self.folder.wait_for(part.data.len()).await;
+        Ok(part.encode())
+    }
+
+    async fn upload(&self, body: Bytes) -> Result<Bytes, Status> {
+        let (request, data) = Upload::decode(body)?;
+        let path = self.path(&request.file_path)?;
+        self.folder.check_writable()?;
+        self.folder.remove_stale_parts_if_due();
+        self.claim(&path, request.task_id).await?;
+        let reply = Uploaded {
+            task_id: request.task_id,
+            done_bytes: data.len() as u64,
+        };
+        let (folder, written) = (self.folder.clone(), path.clone());
+        let completed = request.completed;
+        let outcome = blocking(move || write(&folder, &written, &request, &data)).await;
+        if completed || outcome.is_err() {
+            self.writers().remove(path.as_str());
+        }
+        outcome?;
+        let bytes = usize::try_from(reply.done_bytes).unwrap_or(0);
+        self.folder.wait_for(bytes).await;
+        reply.encode()
+    }
+}
+
+impl GoFolder {
+    /// The path below the folder.
+    fn path(&self, text: &str) -> Result<FilePath, Status> {
+        let below = text.strip_prefix(&self.prefix);
+        let below = below.filter(|rest| rest.starts_with('/')).unwrap_or(text);
+        FilePath::parse_file(below.trim_start_matches('/'))
+    }
+
+    /// Makes the caller the writer of a file, unless there is another one.
+    async fn claim(&self, path: &FilePath, task: i64) -> Result<(), Status> {
+        let ctx = CallContext::current();
+        let peer = ctx.as_ref().and_then(CallContext::peer);
+        let who = (
+            peer.map_or(0, |peer| std::ptr::from_ref(peer) as usize),
+            task,
+        );
+        loop {
+            let (other, of_other) = {
+                let mut writers = self.writers();
+                let now = Instant::now();
+                writers.retain(|_, writer| now.duration_since(writer.last) < self.folder.silence);
+                match writers.get_mut(path.as_str()) {
+                    Some(writer) if writer.who == who => {
+                        writer.last = now;
+                        return Ok(());
+                    }
+                    Some(writer) => (writer.who, writer.ctx.clone()),
+                    None => {
+                        let _place = self.folder.place()?;
+                        let writer = Writer {
+                            who,
+                            ctx,
+                            last: now,
+                            _place,
+                        };
+                        writers.insert(path.as_str().to_owned(), writer);
+                        return Ok(());
+                    }
+                }
+            };
+            if !has_gone(of_other.as_ref()).await {
+                return Err(busy(path.as_str(), "another client"));
+            }
+            let mut writers = self.writers();
+            if writers
+                .get(path.as_str())
+                .is_some_and(|writer| writer.who == other)
+            {
+                writers.remove(path.as_str());
+            }
+        }
+    }
+
+    fn writers(&self) -> std::sync::MutexGuard<'_, HashMap<String, Writer>> {
+        self.writers
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Writes a part, and gives a complete file its name. Blocks.
+fn write(folder: &Folder, path: &FilePath, request: &Upload, data: &[u8]) -> Result<(), Status> {
+    let start = request.upload_start_pos;
+    let end = start.saturating_add(data.len() as u64);
+    folder.check_size(path, end)?;
+    let parent = folder.root.parent(path, true)?;
+    parent.check_replaceable()?;
+    let doing = |error| failed(error, format_args!("writing {}", parent.label));
+    let name = go_part_name(&parent.name);
+    let part = lock(&parent.dir, &name).map_err(doing)?;
+    let mut part = part.ok_or_else(|| busy(&parent.label, "another request"))?;
+    let length = part.metadata().map_err(doing)?.len();
+    if start > length || (request.completed && data.is_empty() && start < length) {
+        if length == 0 {
+            parent.dir.remove_file(&name).map_err(doing)?;
+        }
+        return Err(Status::failed_precondition(format!(
+            "{} has {length} bytes here, and the request begins at {start}",
+            parent.label
+        )));
+    }
+    part.set_len(start).map_err(doing)?;
+    part.seek(SeekFrom::Start(start)).map_err(doing)?;
+    part.write_all(data).map_err(doing)?;
+    if request.completed {
+        part.sync_all().map_err(doing)?;
+        parent
+            .dir
+            .rename(&name, &parent.dir, &parent.name)
+            .map_err(doing)?;
+        sync_directory(&parent.dir).map_err(doing)?;
+    }
+    Ok(())
+}
+
+/// The text of a server of Go, if a file does not exist. Source: recording `file_download_missing`.
+fn as_go(status: Status, path: &str) -> Status {
+    match status.code() {
+        Code::NotFound => Status::not_found(format!("open {path}: no such file or directory")),
+        _ => status,
+    }
+}

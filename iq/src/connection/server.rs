@@ -1,0 +1,38 @@
+//! The settings of a server of this program.
+
+use iip_rpc::ServerBuilder;
+
+use super::ConnectArgs;
+use crate::exit::{Failure, Outcome};
+
+impl ConnectArgs {
+    /// Adds TLS to a server: its certificate, and the roots of those that its clients need.
+    pub(crate) fn secure(&self, server: ServerBuilder) -> Outcome<ServerBuilder> {
+        let is_plain = self.cert.is_none() && self.key.is_none() && self.ca.is_none();
+        match is_plain && self.tls != Some(true) {
+            true => Ok(server),
+            false => self.with_server_tls(server),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn with_server_tls(&self, server: ServerBuilder) -> Outcome<ServerBuilder> {
+        use iip_rpc::tls::{ServerTls, TlsError};
+
+        let (Some(cert), Some(key)) = (&self.cert, &self.key) else {
+            let text = "a server with TLS needs both --cert and --key";
+            return Err(Failure::Usage(text.to_owned()));
+        };
+        let mistake = |error: TlsError| Failure::Usage(error.to_string());
+        let mut tls = ServerTls::from_files(cert, key).map_err(mistake)?;
+        if let Some(ca) = &self.ca {
+            tls = tls.client_roots_file(ca).map_err(mistake)?;
+        }
+        Ok(server.tls(tls.watch_files().map_err(mistake)?))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn with_server_tls(&self, _: ServerBuilder) -> Outcome<ServerBuilder> {
+        Err(super::without_tls())
+    }
+}

@@ -1,0 +1,39 @@
+//! `iq get`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
+
+use super::place::Remote;
+use super::transfer::{Transfer, TransferArgs};
+use crate::complete;
+use crate::connection::ConnectArgs;
+use crate::exit::Outcome;
+use crate::output::Output;
+
+/// Get a file or folder from a server.
+///
+/// A transfer that was interrupted continues where it was. The file appears here once all of it has
+/// arrived and its BLAKE3 hash agrees. Prints a line, with the hash of a file.
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    /// What to get, such as localhost:7000/name, or localhost:7000/ for everything.
+    #[arg(value_name = "TARGET/PATH", add = ArgValueCompleter::new(complete::targets))]
+    source: String,
+    /// Where it goes; into it, if it is a folder [default: the current folder].
+    #[arg(value_name = "DESTINATION", value_hint = ValueHint::AnyPath)]
+    destination: Option<PathBuf>,
+    #[command(flatten)]
+    transfer: TransferArgs,
+}
+
+impl GetArgs {
+    pub(crate) async fn run(&self, connect: &ConnectArgs, output: &Output) -> Outcome {
+        let remote = Remote::parse(&self.source)?;
+        let destination = remote.destination(self.destination.as_deref());
+        let connection = connect.connect(remote.target, output).await?;
+        let transfer = Transfer::new(&self.transfer, connection.client, *output);
+        transfer.get(remote.path, &destination).await
+    }
+}

@@ -1,0 +1,13 @@
+//! `iq put`, `iq get` and `iq serve`: files of a server.
+
+mod get;
+mod place;
+mod progress;
+mod put;
+mod rate;
+mod serve;
+mod transfer;
+
+pub(crate) use self::get::GetArgs;
+pub(crate) use self::put::PutArgs;
+pub(crate) use self::serve::ServeArgs;

@@ -1,0 +1,45 @@
+//! `iq put`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
+
+use super::place::{Remote, text_of};
+use super::transfer::{Transfer, TransferArgs};
+use crate::complete;
+use crate::connection::ConnectArgs;
+use crate::exit::Outcome;
+use crate::output::Output;
+
+/// Send files and folders to a server.
+///
+/// A transfer that was interrupted continues where it was. The file appears at the server once all
+/// of it has arrived and its BLAKE3 hash agrees. Prints a line for each source, with the hash of a
+/// file.
+#[derive(Args, Debug)]
+pub(crate) struct PutArgs {
+    /// Files and folders.
+    #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
+    sources: Vec<PathBuf>,
+    /// Where they go, such as localhost:7000/name. With a slash at the end, or several sources, the
+    /// name of a folder that they go into.
+    #[arg(value_name = "TARGET/PATH", add = ArgValueCompleter::new(complete::targets))]
+    destination: String,
+    #[command(flatten)]
+    transfer: TransferArgs,
+}
+
+impl PutArgs {
+    /// Sends one source after the other.
+    pub(crate) async fn run(&self, connect: &ConnectArgs, output: &Output) -> Outcome {
+        let remote = Remote::parse(&self.destination)?;
+        let connection = connect.connect(remote.target, output).await?;
+        let transfer = Transfer::new(&self.transfer, connection.client, *output);
+        for source in &self.sources {
+            let path = remote.of_source(source, self.sources.len() > 1)?;
+            transfer.put(source, text_of(source)?, &path).await?;
+        }
+        Ok(())
+    }
+}

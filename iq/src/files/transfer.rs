@@ -1,0 +1,175 @@
+//! One transfer: what it does, and what it tells.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Args;
+use iip_files::go::GoFileClient;
+use iip_files::{FileClient, Report, TransferOptions};
+use iip_rpc::{Client, Code, Status};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::progress::Display;
+use super::rate;
+use crate::exit::{Failure, Outcome};
+use crate::output::Output;
+
+/// Options of transfers.
+#[derive(Args, Debug)]
+pub(super) struct TransferArgs {
+    /// The most bytes per second, such as 500K or 10M.
+    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    limit_rate: Option<u64>,
+    /// Read all of each file again at both sides, before it gets its name.
+    #[arg(long, conflicts_with = "go")]
+    verify: bool,
+    /// Use the paths of Go's file servers, which know neither folders nor hashes.
+    #[arg(long)]
+    go: bool,
+}
+
+/// Makes transfers.
+pub(super) struct Transfer<'a> {
+    args: &'a TransferArgs,
+    client: Client,
+    output: Output,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(args: &'a TransferArgs, client: Client, output: Output) -> Self {
+        Self {
+            args,
+            client,
+            output,
+        }
+    }
+
+    /// Sends `source`, which is called `name` in messages.
+    pub(super) async fn put(&self, source: &Path, name: &str, path: &str) -> Outcome {
+        let (options, display) = self.options(name);
+        let (source, path) = (source.to_owned(), path.to_owned());
+        let report = match self.args.go {
+            true => {
+                let client = self.go(options);
+                beside(async move { client.put(source, &path).await }).await
+            }
+            false => {
+                let client = self.files(options);
+                beside(async move { client.put(source, relative(&path)).await }).await
+            }
+        };
+        self.told("put", name, report, &display)
+    }
+
+    /// Gets what is at `path`.
+    pub(super) async fn get(&self, path: &str, destination: &Path) -> Outcome {
+        let name = relative(path);
+        let (options, display) = self.options(name);
+        let (path, destination) = (path.to_owned(), destination.to_owned());
+        let report = match self.args.go {
+            true => {
+                let client = self.go(options);
+                beside(async move { client.get(&path, destination).await }).await
+            }
+            false => {
+                let client = self.files(options);
+                beside(async move { client.get(relative(&path), destination).await }).await
+            }
+        };
+        self.told("got", name, report, &display)
+    }
+
+    fn options(&self, name: &str) -> (TransferOptions, Arc<Display>) {
+        let display = Arc::new(Display::new(self.output, name));
+        let shown = Arc::clone(&display);
+        let options = TransferOptions::new()
+            .verify(self.args.verify)
+            .progress(move |progress| shown.show(progress));
+        let options = match self.args.limit_rate {
+            Some(rate) => options.bytes_per_second(rate),
+            None => options,
+        };
+        (options, display)
+    }
+
+    fn files(&self, options: TransferOptions) -> FileClient {
+        FileClient::new(self.client.clone()).with_options(options)
+    }
+
+    fn go(&self, options: TransferOptions) -> GoFileClient {
+        GoFileClient::new(self.client.clone()).with_options(options)
+    }
+
+    /// Prints what came of it.
+    fn told(
+        &self,
+        r#type: &str,
+        name: &str,
+        report: Result<Report, Status>,
+        display: &Display,
+    ) -> Outcome {
+        display.finish();
+        let report = report.map_err(|status| self.explained(status))?;
+        for skipped in &report.skipped {
+            let note = format_args!("skipped {}: {}", skipped.path, skipped.reason);
+            self.output.note(note);
+        }
+        let hash = report.hash.as_ref().map(ToString::to_string);
+        let value = json!({
+            "path": name,
+            "files": report.files,
+            "bytes": report.bytes,
+            "transferred": report.transferred,
+            "unchanged": report.unchanged,
+            "restarted": report.restarted,
+            "skipped": report.skipped.len(),
+            "blake3": hash,
+        });
+        let line = match &hash {
+            Some(hash) => format!("{name}\t{} bytes\tblake3 {hash}", report.bytes),
+            None => {
+                let plural = if report.files == 1 { "" } else { "s" };
+                format!(
+                    "{name}\t{} bytes\t{} file{plural}",
+                    report.bytes, report.files
+                )
+            }
+        };
+        self.output.either(r#type, value, line)
+    }
+
+    /// Says what to do about a failure.
+    fn explained(&self, status: Status) -> Failure {
+        let hint = match (status.code(), self.args.go) {
+            (Code::Unimplemented, false) => {
+                "the server has no service iip.Files: `iq serve` has it, and servers of Go need --go"
+            }
+            (Code::Unimplemented, true) => {
+                "the server does not have the paths of Go's file servers: try without --go"
+            }
+            (Code::PermissionDenied, false) => "`iq serve` lets clients write with --write",
+            _ => return status.into(),
+        };
+        let text = format!("{}: {hint}", status.message());
+        Status::new(status.code(), text).into()
+    }
+}
+
+/// Runs a transfer on the thread of its connection: each piece would otherwise have to wake another
+/// one. It ends if this is dropped.
+async fn beside(
+    transfer: impl Future<Output = Result<Report, Status>> + Send + 'static,
+) -> Result<Report, Status> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(transfer);
+    match tasks.join_next().await {
+        Some(joined) => joined.map_err(Status::internal_from)?,
+        None => Err(Status::internal("a task that was spawned ends")),
+    }
+}
+
+/// The path below the folder of a server.
+fn relative(path: &str) -> &str {
+    path.trim_matches('/')
+}
