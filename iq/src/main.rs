@@ -26,6 +26,7 @@ mod record;
 mod replay;
 mod schema;
 mod services;
+mod size;
 mod stats;
 mod time;
 mod top;

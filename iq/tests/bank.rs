@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout};
 
-use crate::common::{GUARD, Home, LONG};
+use crate::common::{GUARD, Home, LONG, Ran};
 use crate::streams::interrupt;
 
 /// The password that must never be in a file.
@@ -217,6 +217,13 @@ pub(crate) async fn bank_with(
 /// The file of the recording.
 pub(crate) fn file(home: &Home) -> String {
     home.0.join("f.iqr").to_str().unwrap().to_owned()
+}
+
+/// Replays the recording at a server, as fast as it goes.
+pub(crate) async fn replay_at(home: &Home, to: &str, more: &[&str]) -> Ran {
+    let file = file(home);
+    let replay = ["replay", &file, "--to", to, "--pace", "max", "-t", LONG];
+    home.iq(&[&replay[..], more].concat()).await
 }
 
 /// `iq record` in front of a server.

@@ -1,5 +1,6 @@
 //! `iq put`, `iq get` and `iq serve`.
 
+mod disk;
 mod interrupted;
 mod support;
 
@@ -239,7 +240,7 @@ async fn a_server_ends_in_order_and_says_what_it_serves() {
         .iq(&["serve", here, "--limit-rate", "fast"])
         .await
         .failed(2);
-    assert!(error.contains("500K"), "{error}");
+    assert!(error.contains("500MiB"), "{error}");
 }
 
 #[cfg(feature = "tls")]

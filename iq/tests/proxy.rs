@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::bank::{Change, PASSWORD, Recorder, bank, bank_with, call_everything, file};
+use crate::bank::{Change, PASSWORD, Recorder, bank, bank_with, call_everything, file, replay_at};
 use crate::common::{GUARD, Home, LONG};
 
 /// The records of a kind.
@@ -97,19 +97,9 @@ async fn every_codec_and_compression_is_recorded_without_secrets() {
                 .windows(PASSWORD.len())
                 .any(|found| found == PASSWORD.as_bytes());
             assert!(!found, "{codec}");
-            let replay = [
-                "replay",
-                &file(&home),
-                "--to",
-                &to,
-                "--pace",
-                "max",
-                "-t",
-                LONG,
-                "--force",
-            ];
             let expected = format!("calls: {calls} made, {calls} the same, 0 different\n");
-            assert_eq!(home.iq(&replay).await.data(), expected, "{codec}");
+            let text = replay_at(&home, &to, &["--force"]).await.data();
+            assert_eq!(text, expected, "{codec}");
         }
     }
 }
@@ -152,19 +142,9 @@ async fn peers_without_envelopes_are_recorded_and_replayed() {
         (&json!("error"), &locked)
     );
     assert_eq!(replies[3]["code"], "UNIMPLEMENTED");
-    let replay = [
-        "replay",
-        &file(&home),
-        "--to",
-        &to,
-        "--pace",
-        "max",
-        "-t",
-        LONG,
-    ];
-    let forced = home.iq(&[&replay[..], &["--force"]].concat()).await;
+    let forced = replay_at(&home, &to, &["--force"]).await;
     assert_eq!(forced.data(), "calls: 4 made, 4 the same, 0 different\n");
-    let text = home.iq(&replay).await.data();
+    let text = replay_at(&home, &to, &[]).await.data();
     assert!(text.contains("left out: 1 without a description"), "{text}");
 }
 
@@ -183,18 +163,7 @@ async fn a_server_that_does_not_describe_itself_is_recorded_with_a_remark() {
         "{}",
         stopped.err
     );
-    let replay = [
-        "replay",
-        &file(&home),
-        "--to",
-        &to,
-        "--pace",
-        "max",
-        "-t",
-        LONG,
-        "--force",
-    ];
-    let text = home.iq(&replay).await.data();
+    let text = replay_at(&home, &to, &["--force"]).await.data();
     // Streams have a form that is not known without a description.
     let expected = "calls: 6 made, 6 the same, 0 different\n\
                     left out: 4 whose messages cannot be written in JSON\n";
@@ -226,18 +195,7 @@ async fn a_recorder_that_is_killed_leaves_a_readable_file() {
     };
     in_time(replayed).await;
     recorder.child.kill().await.unwrap();
-    let ran = home
-        .iq(&[
-            "replay",
-            &file(&home),
-            "--to",
-            &to,
-            "--pace",
-            "max",
-            "-t",
-            LONG,
-        ])
-        .await;
+    let ran = replay_at(&home, &to, &[]).await;
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
     assert!(
         ran.err

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::bank::{
     Accounts as _, AccountsClient, Change, PASSWORD, Recorder, TOKEN, bank, call_everything, file,
+    replay_at,
 };
 use crate::common::{Home, LONG, Ran, json_lines};
 
@@ -24,9 +25,7 @@ async fn recorded() -> Home {
 async fn replay(home: &Home, change: Change, more: &[&str]) -> Ran {
     let server = bank(change).await;
     let to = server.target().to_string();
-    let file = file(home);
-    let replay = ["replay", &file, "--to", &to, "--pace", "max", "-t", LONG];
-    home.iq(&[&replay[..], more].concat()).await
+    replay_at(home, &to, more).await
 }
 
 /// The fields that differ, with the names of the methods.

@@ -74,7 +74,7 @@ async fn a_target_of_the_configuration_has_its_certificates() {
 
 #[tokio::test]
 async fn a_recorder_sees_the_calls_of_connections_with_tls_on_both_sides() {
-    use crate::bank::{Recorder, file};
+    use crate::bank::{Recorder, replay_at};
 
     let home = Home::new();
     let (shop, ca) = secured(&home).await;
@@ -99,17 +99,7 @@ async fn a_recorder_sees_the_calls_of_connections_with_tls_on_both_sides() {
     assert!(order.contains("\"id\":7"), "{order}");
     let stopped = recorder.stop().await;
     assert_eq!((stopped.code, &*stopped.err), (Some(0), ""));
-    let replay = [
-        "replay",
-        &file(&home),
-        "--to",
-        &shop.target,
-        "--ca",
-        &ca,
-        "-t",
-        LONG,
-    ];
-    let text = home.iq(&replay).await.data();
+    let text = replay_at(&home, &shop.target, &["--ca", &ca]).await.data();
     assert_eq!(text, "calls: 1 made, 1 the same, 0 different\n");
 }
 

@@ -4,7 +4,6 @@ mod get;
 mod place;
 mod progress;
 mod put;
-mod rate;
 mod serve;
 mod transfer;
 

@@ -9,10 +9,10 @@ use iip_files::{Folder, go};
 use iip_rpc::Server;
 use serde_json::json;
 
-use super::rate;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
+use crate::size;
 
 /// The time that running transfers have after a signal. They continue at the next server.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     write: bool,
     /// The bytes per second of all transfers together, such as 10M.
-    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
     limit_rate: Option<u64>,
 }
 

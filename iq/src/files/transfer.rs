@@ -11,15 +11,15 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::progress::Display;
-use super::rate;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
+use crate::size;
 
 /// Options of transfers.
 #[derive(Args, Debug)]
 pub(super) struct TransferArgs {
     /// The most bytes per second, such as 500K or 10M.
-    #[arg(long, value_name = "RATE", value_parser = rate::parse)]
+    #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
     limit_rate: Option<u64>,
     /// Read all of each file again at both sides, before it gets its name.
     #[arg(long, conflicts_with = "go")]

@@ -5,7 +5,6 @@ mod filter;
 mod message;
 mod proxy;
 mod queue;
-mod size;
 mod tap;
 mod writer;
 
@@ -28,7 +27,7 @@ use crate::capture::Services;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
-use crate::{complete, services, time};
+use crate::{complete, services, size, time};
 
 /// Record the calls between clients and a server, as a proxy between them.
 ///

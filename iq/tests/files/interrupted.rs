@@ -91,6 +91,7 @@ struct Scene {
     data: Vec<u8>,
     /// The arguments of the client.
     args: Vec<String>,
+    source: PathBuf,
     /// Where the file goes.
     target: PathBuf,
 }
@@ -118,20 +119,24 @@ impl Scene {
             RATE.to_owned(),
         ];
         args.extend(places);
-        let target = target.clone();
+        let (source, target) = (source.clone(), target.clone());
         Self {
             home,
             server,
             proxy,
             data,
             args,
+            source,
             target,
         }
     }
 
+    fn args(&self) -> Vec<&str> {
+        self.args.iter().map(String::as_str).collect()
+    }
+
     fn client(&self) -> Running {
-        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        Running::start(&self.home, &args)
+        Running::start(&self.home, &self.args())
     }
 
     /// The client is killed, and started again.
@@ -237,4 +242,29 @@ async fn a_transfer_starts_again_if_the_source_has_changed() {
         .await;
     assert!(ran.err.contains("started again"), "{}", ran.err);
     same(&scene.target, &other);
+}
+
+#[tokio::test]
+async fn a_source_that_has_vanished_is_named_and_what_has_arrived_stays() {
+    for command in ["put", "get"] {
+        let scene = Scene::new(command).await;
+        let mut client = scene.client();
+        client.is_durable(0).await;
+        let durable = client.durable;
+        client.kill().await;
+        let aside = scene.home.0.join("aside");
+        fs::rename(&scene.source, &aside).unwrap();
+        let ran = scene.home.iq(&scene.args()).await;
+        assert_ne!(ran.code, Some(0), "{command}: {}", ran.out);
+        let name = scene.source.file_name().unwrap().to_str().unwrap();
+        assert!(ran.err.contains(name), "{command}: {}", ran.err);
+        assert!(!scene.target.exists(), "{command}");
+        // Once it is back, the transfer goes on.
+        fs::rename(&aside, &scene.source).unwrap();
+        let mut client = scene.client();
+        client.is_durable(durable).await;
+        assert!(client.resumed_at >= Some(durable), "{command}");
+        client.result().await;
+        same(&scene.target, &scene.data);
+    }
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::common::{GUARD, Home};
 
@@ -47,7 +47,11 @@ impl Serve {
     pub(crate) async fn start(home: &Home, args: &[&str]) -> Self {
         let folder = home.0.join("served");
         fs::create_dir_all(&folder).unwrap();
-        let mut command = home.command();
+        Self::of(home.command(), folder, args).await
+    }
+
+    /// Starts the program of this command.
+    pub(super) async fn of(mut command: Command, folder: PathBuf, args: &[&str]) -> Self {
         command
             .arg("serve")
             .arg(&folder)
