@@ -74,7 +74,7 @@ pub(crate) enum Command {
     /// Save descriptions of services, and check changes of them.
     #[command(subcommand)]
     Schema(SchemaCommand),
-    /// Generate documents from the descriptions of services.
+    /// Generate documents and clients from the descriptions of services.
     #[command(subcommand)]
     Gen(GenCommand),
     Health(HealthArgs),
