@@ -70,6 +70,7 @@ pub struct Group {
     pub(crate) hash_key: Option<HashKey>,
     #[cfg(feature = "tls")]
     tls: Option<ClientTls>,
+    pub(crate) reserved_paths: bool,
     typed: Option<TypedOptions>,
     connect: Option<Arc<Configure>>,
 }
@@ -91,6 +92,7 @@ impl Group {
             hash_key: None,
             #[cfg(feature = "tls")]
             tls: None,
+            reserved_paths: false,
             typed: None,
             connect: None,
         }
@@ -109,6 +111,15 @@ impl Group {
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
+        self
+    }
+
+    /// Passes on requests for paths under `/sys/`, which belong to the protocol: statistics, health,
+    /// descriptions, and `/sys/drain`. The backends see the gateway as their peer, and let it do what
+    /// they let it do. Default: no; such requests get status 404.
+    #[must_use]
+    pub fn reserved_paths(mut self, passes: bool) -> Self {
+        self.reserved_paths = passes;
         self
     }
 

@@ -8,6 +8,7 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode, Version};
 use iip_core::CallOptions;
+use iip_core::path::label_and_query;
 
 use crate::body::{self, ReplyBody};
 use crate::failure::Failure;
@@ -44,6 +45,11 @@ pub(crate) async fn call(
     };
     let are_ours = backends.are_ours().await;
     let path = path_of(parts, are_ours)?;
+    if !backends.group.reserved_paths && is_reserved(&path) {
+        return Err(Failure::not_found(
+            "paths under /sys/ are not passed on (option reserved_paths of the group)",
+        ));
+    }
 
     let body = body::collect(exchange.body, &config.limits, &worker.buffered).await?;
     if let Some(record) = record {
@@ -79,6 +85,11 @@ fn whole(reply: Bytes, are_ours: bool) -> Result<Response<ReplyBody>, Failure> {
     }
     let content_type = type_of(&reply);
     Ok(response_of(ReplyBody::new(reply), content_type))
+}
+
+/// Returns `true` if the backend finds one of the protocol's own paths in this one.
+fn is_reserved(path: &str) -> bool {
+    label_and_query(path.as_bytes()).label.starts_with(b"/sys/")
 }
 
 /// Returns the path of IIP: the target as it was received, with the headers as a parameter. For

@@ -79,3 +79,31 @@ async fn a_backend_that_cannot_be_reached_is_named_in_the_log_only() {
         (&true.into(), &"no".into())
     );
 }
+
+#[tokio::test]
+async fn paths_of_the_protocol_are_passed_on_only_by_groups_that_allow_it() {
+    let backend = Backend::new().await;
+    let builder = Gateway::builder()
+        .group("closed", backend.group())
+        .group("open", backend.group().reserved_paths(true))
+        .route(Route::all("open").host("open"))
+        .route(Route::all("closed"));
+    let (_gateway, address) = bound(builder).await;
+    for target in [
+        "/sys/hello",
+        "/%73ys/hello",
+        "/s%79s/drain",
+        "/sys/",
+        "/sys/x?a=b",
+    ] {
+        let reply = ask(address, get(target)).await;
+        assert_eq!(reply.status, 404, "{target}");
+        assert!(reply.body.contains("reserved_paths"), "{}", reply.body);
+    }
+    // A reference with a host, whose path a backend would take.
+    assert_eq!(ask(address, get("//host/sys/hello")).await.status, 400);
+    let open = "GET /sys/hello HTTP/1.1\r\nHost: open\r\n\r\n";
+    assert_eq!(ask(address, open).await.status, 200);
+    assert_eq!(ask(address, get("/system/echo")).await.status, 404);
+    assert_eq!(backend.seen().len(), 0);
+}

@@ -138,6 +138,7 @@ pub(super) struct GroupEntry {
     connections: Option<NonZeroUsize>,
     timeout: Option<Time>,
     connect_timeout: Option<Time>,
+    reserved_paths: Option<bool>,
     tls: Option<GroupTls>,
     pub(super) typed: Option<Spanned<TypedEntry>>,
 }
@@ -210,6 +211,9 @@ impl GroupEntry {
         }
         if let Some(timeout) = self.connect_timeout {
             group = group.connect_timeout(timeout.0);
+        }
+        if let Some(passes) = self.reserved_paths {
+            group = group.reserved_paths(passes);
         }
         if let Some(typed) = &self.typed {
             group = group.typed(typed.get_ref().options()?);
