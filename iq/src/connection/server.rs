@@ -3,7 +3,7 @@
 use iip_rpc::ServerBuilder;
 
 use super::ConnectArgs;
-use crate::exit::{Failure, Outcome};
+use crate::exit::Outcome;
 
 impl ConnectArgs {
     /// Adds TLS to a server: its certificate, and the roots of those that its clients need.
@@ -18,6 +18,8 @@ impl ConnectArgs {
     #[cfg(feature = "tls")]
     fn with_server_tls(&self, server: ServerBuilder) -> Outcome<ServerBuilder> {
         use iip_rpc::tls::{ServerTls, TlsError};
+
+        use crate::exit::Failure;
 
         let (Some(cert), Some(key)) = (&self.cert, &self.key) else {
             let text = "a server with TLS needs both --cert and --key";
