@@ -100,6 +100,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
+    /// The metadata of the command line and the configuration, which the calls have.
+    pub(crate) metadata: Metadata,
     /// The time for one exchange, such as a call or the whole of most commands.
     pub(crate) timeout: Duration,
     deadline: Instant,
@@ -183,7 +185,8 @@ impl ConnectArgs {
         let (parsed, settings) = self.target(target, &config)?;
         check(&parsed)?;
         let timeout = settings.timeout()?;
-        let options = CallOptions::new().append_metadata(&settings.metadata()?);
+        let metadata = settings.metadata()?;
+        let options = CallOptions::new().append_metadata(&metadata);
         let options = options.map_err(|error| Failure::Usage(error.to_string()))?;
         let connecting = connect(settings.builder(timeout + more)?, &parsed, output);
         let connected = tokio::time::timeout(timeout, connecting).await;
@@ -193,13 +196,12 @@ impl ConnectArgs {
         })?;
         Ok(Connection {
             client: client.with_options(options),
+            metadata,
             timeout,
             deadline: started + timeout + more,
         })
     }
-}
 
-impl ConnectArgs {
     /// A target whose bytes are passed on: one address.
     pub(crate) fn direct(&self, target: &str) -> Outcome<Direct> {
         let config = Config::load(self.config.as_deref())?;
@@ -214,20 +216,6 @@ impl ConnectArgs {
             tls: settings.tls(false)?,
             timeout: settings.connect_timeout(settings.timeout()?)?,
         })
-    }
-
-    /// The time for a call.
-    pub(crate) fn call_timeout(&self, target: &str) -> Outcome<Duration> {
-        let config = Config::load(self.config.as_deref())?;
-        let (_, settings) = self.target(target, &config)?;
-        settings.timeout()
-    }
-
-    /// The metadata for calls to a target.
-    pub(crate) fn given_metadata(&self, target: &str) -> Outcome<Metadata> {
-        let config = Config::load(self.config.as_deref())?;
-        let (_, settings) = self.target(target, &config)?;
-        settings.metadata()
     }
 
     /// The target, and the settings for it.

@@ -99,8 +99,8 @@ pub(crate) async fn run(args: &ReplayArgs, connect: &ConnectArgs, output: &Outpu
     let replay = Replay {
         args,
         client: connection.client,
-        given: Arc::new(connect.given_metadata(to)?),
-        timeout: connect.call_timeout(to)?,
+        given: Arc::new(connection.metadata),
+        timeout: connection.timeout,
         output,
         counts: Counts::default(),
         tasks: JoinSet::new(),
