@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures the gateway against nginx: requests per second of processor time, of the proxy alone and with its backend, latency, and
 # the memory of idle connections. Both have two workers, and an echo behind them: of HTTP for nginx, of IIP for the gateway. Then
-# latency once more, of one worker that has a core to itself, while client and backend share another one: with two workers the
-# client waits for a core too, by whole ticks of the kernel's scheduler, and its p99 is mostly that of this wait.
+# latency once more, of one worker on cores that it shares with client and backend, and of one that has a core to itself: with two
+# workers all wait for a core at times, by whole ticks of the kernel's scheduler, and p99 is mostly that of this wait.
 # Needs nginx and wrk (Debian: apt-get install nginx-light wrk).
 #
 # usage: benches/gateway/run.sh [ROUNDS] [SECONDS]
@@ -46,6 +46,7 @@ await() { # a port
 }
 
 http=18081 iip=18082 with_nginx=18083 with_gateway=18084 alone_nginx=18085 alone_gateway=18086 alone_http=18087 alone_iip=18088
+single_nginx=18089 single_gateway=18090
 start "$peer" http "127.0.0.1:$http"; http_pid=$pid
 start "$peer" iip "127.0.0.1:$iip"; iip_pid=$pid
 fill nginx.conf "$with_nginx" "$http" 2
@@ -58,7 +59,11 @@ fill nginx.conf "$alone_nginx" "$alone_http" 1
 start taskset -c "$core_of_proxy" nginx -c "$filled" -p "$dir"
 fill gateway.toml "$alone_gateway" "$alone_iip" 1
 start taskset -c "$core_of_proxy" "$gateway" "$filled"
-for port in $with_nginx $with_gateway $alone_nginx $alone_gateway; do await "$port"; done
+fill nginx.conf "$single_nginx" "$http" 1
+start nginx -c "$filled" -p "$dir"
+fill gateway.toml "$single_gateway" "$iip" 1
+start "$gateway" "$filled"
+for port in $with_nginx $with_gateway $alone_nginx $alone_gateway $single_nginx $single_gateway; do await "$port"; done
 
 # The ticks of processor time of processes and their children.
 ticks() {
@@ -84,19 +89,23 @@ check() { # that no request failed
     if grep -E 'Non-2xx|Socket errors' "$dir/wrk"; then exit 1; fi
 }
 latency() { echo "p50$(sed -n 's/^ *50%//p' "$dir/wrk"), p99$(sed -n 's/^ *99%//p' "$dir/wrk")"; }
-measure_alone() { # a name, clients, a port
-    taskset -c "$core_of_others" wrk -t1 -c"$2" -d1 "http://127.0.0.1:$3/echo" >/dev/null
-    taskset -c "$core_of_others" wrk -t1 -c"$2" -d"$seconds" --latency "http://127.0.0.1:$3/echo" >"$dir/wrk"
+measure_latency() { # a name, clients, a port, the command that starts the client
+    local name=$1 clients=$2 port=$3
+    shift 3
+    "$@" wrk -t1 -c"$clients" -d1 "http://127.0.0.1:$port/echo" >/dev/null
+    "$@" wrk -t1 -c"$clients" -d"$seconds" --latency "http://127.0.0.1:$port/echo" >"$dir/wrk"
     check
-    echo "$1 with a core to itself, $2 clients: $(sed -n 's/Requests.sec: *\([0-9]*\).*/\1/p' "$dir/wrk") requests/s, $(latency)"
+    echo "$name, $clients clients: $(sed -n 's/Requests.sec: *\([0-9]*\).*/\1/p' "$dir/wrk") requests/s, $(latency)"
 }
 for round in $(seq "$rounds"); do
     echo "round $round"
     for clients in 64 512; do
         measure nginx "$clients" "$with_nginx" "$nginx_pid" "$http_pid"
         measure gateway "$clients" "$with_gateway" "$gateway_pid" "$iip_pid"
-        measure_alone nginx "$clients" "$alone_nginx"
-        measure_alone gateway "$clients" "$alone_gateway"
+        measure_latency "nginx with one worker" "$clients" "$single_nginx"
+        measure_latency "gateway with one worker" "$clients" "$single_gateway"
+        measure_latency "nginx with a core to itself" "$clients" "$alone_nginx" taskset -c "$core_of_others"
+        measure_latency "gateway with a core to itself" "$clients" "$alone_gateway" taskset -c "$core_of_others"
     done
 done
 for proxy in nginx gateway; do

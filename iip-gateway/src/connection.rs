@@ -26,6 +26,7 @@ use crate::drain::Drain;
 use crate::io::{Verdict, Watch, WatchedIo};
 use crate::limits::Limits;
 use crate::listen::ListenOptions;
+use crate::runtime::begin_request;
 use crate::scan::Scanner;
 use crate::service::{self, App, Peer};
 
@@ -277,6 +278,7 @@ fn requests(
     Future = impl Future<Output = Result<Response<ReplyBody>, Infallible>> + Send,
 > {
     service_fn(move |request| {
+        begin_request();
         let (running, fault) = activity.begin(max_resets);
         let peer = Arc::clone(&peer);
         async move { Ok(service::handle(peer, running, fault, request).await) }

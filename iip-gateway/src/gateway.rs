@@ -155,7 +155,8 @@ impl Gateway {
     }
 
     /// Serves a listener in the current runtime. Each call makes a worker with its own connections
-    /// to the backends: a program with one runtime per core calls it once in each of them.
+    /// to the backends: a program with one runtime per core calls it once in each of them, see
+    /// [`worker_runtime`](crate::worker_runtime).
     ///
     /// # Errors
     ///

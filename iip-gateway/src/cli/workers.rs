@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use iip_gateway::config::ListenConfig;
-use iip_gateway::{Gateway, ListenOptions};
+use iip_gateway::{Gateway, ListenOptions, worker_runtime};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -130,9 +130,7 @@ fn run(
     started: &mpsc::Sender<io::Result<()>>,
 ) {
     let serve = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = worker_runtime()?;
         let _inside = runtime.enter();
         gateway.serve_all(
             sockets
