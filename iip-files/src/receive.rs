@@ -15,6 +15,8 @@ use crate::service::{MAX_PIECE_BYTES, Piece};
 
 /// Bytes that are written in one step.
 const BATCH_BYTES: usize = 1 << 20;
+/// Pieces that are written in one step, however small they are.
+const MAX_BATCH_PIECES: usize = 1024;
 /// Bytes from which on what is written is made durable.
 const SYNC_BYTES: u64 = 32 << 20;
 /// Bytes that may be written and not durable.
@@ -104,7 +106,7 @@ impl Receiver {
             {
                 return self.check_complete();
             }
-            let reads = !self.ended && self.batch_bytes < BATCH_BYTES;
+            let reads = !self.ended && !self.is_batch_full();
             // While the part is being written, nothing can be synced even if it is time.
             let sync_later =
                 self.part.is_some() && self.syncing.is_none() && self.written > self.durable;
@@ -161,9 +163,13 @@ impl Receiver {
         Ok(())
     }
 
+    fn is_batch_full(&self) -> bool {
+        self.batch_bytes >= BATCH_BYTES || self.batch.len() >= MAX_BATCH_PIECES
+    }
+
     /// Writes what has arrived, if nothing is being written and it is enough.
     fn start_writing(&mut self) {
-        let is_enough = self.batch_bytes >= BATCH_BYTES || self.arrived >= self.size || self.ended;
+        let is_enough = self.is_batch_full() || self.arrived >= self.size || self.ended;
         let is_full = self.syncing.is_some() && self.written - self.durable >= MAX_UNSYNCED_BYTES;
         if self.batch.is_empty() || !is_enough || is_full {
             return;
@@ -174,7 +180,7 @@ impl Receiver {
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
         self.writing = Some(tokio::task::spawn_blocking(move || {
-            let outcome = batch.iter().try_for_each(|piece| part.write(piece));
+            let outcome = part.write(&batch);
             Ok((part, outcome))
         }));
     }
@@ -264,18 +270,16 @@ mod tests {
     use crate::root::Parent;
     use crate::service::Identity;
 
-    #[tokio::test]
-    async fn a_sender_that_is_faster_than_the_disk_is_never_far_ahead_of_it() {
-        let size = 160 << 20;
-        let temp = tempfile::tempdir().expect("a temporary folder");
-        let parent = Parent::ambient(&temp.path().join("file")).expect("a folder");
+    /// The part of a file of zeros, in this folder, and its pieces of this size.
+    fn zeros(folder: &tempfile::TempDir, size: u64, piece_bytes: usize) -> (Part, Vec<Piece>) {
+        let parent = Parent::ambient(&folder.path().join("file")).expect("a folder");
         let identity = Identity {
             size,
             ..Identity::default()
         };
         let part = Part::open(parent, identity).expect("a part");
         let mut hasher = ChunkHasher::new(size, 0);
-        let bytes = iip_rpc::Payload::from(vec![0; MAX_PIECE_BYTES]);
+        let bytes = iip_rpc::Payload::from(vec![0; piece_bytes]);
         let mut pieces = Vec::new();
         while hasher.left() > 0 {
             let chunk = hasher.update(&bytes);
@@ -284,6 +288,14 @@ mod tests {
                 bytes: bytes.clone(),
             });
         }
+        (part, pieces)
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_is_faster_than_the_disk_is_never_far_ahead_of_it() {
+        let size = 160 << 20;
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let (part, pieces) = zeros(&temp, size, MAX_PIECE_BYTES);
         let mut ahead = 0;
         let tell = |received: Received| ahead = ahead.max(received.bytes - received.durable);
         let part = receive(part, Streaming::iter(pieces), &[], tell, pending()).await;
@@ -291,5 +303,32 @@ mod tests {
         // A batch is written, and the next one is gathered.
         let limit = MAX_UNSYNCED_BYTES + 3 * BATCH_BYTES as u64;
         assert!(ahead <= limit, "{ahead}");
+    }
+
+    #[tokio::test]
+    async fn a_file_in_pieces_of_one_byte_is_received_in_batches_of_limited_number() {
+        let size = 5 * MAX_BATCH_PIECES as u64 / 2;
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let (part, pieces) = zeros(&temp, size, 1);
+        let part = receive(part, Streaming::iter(pieces), &[], |_| (), pending()).await;
+        let part = part.expect("all of it");
+        assert_eq!(part.position(), size);
+        part.commit(None).expect("the file");
+        let file = std::fs::read(temp.path().join("file")).expect("the file");
+        assert_eq!(file, vec![0; size as usize]);
+    }
+
+    #[tokio::test]
+    async fn pieces_before_one_that_is_damaged_are_kept() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let (part, mut pieces) = zeros(&temp, 3 << 20, MAX_PIECE_BYTES);
+        let first_of_third = 2 * pieces.len() / 3;
+        pieces[first_of_third].bytes = iip_rpc::Payload::from(vec![1; MAX_PIECE_BYTES]);
+        let received = receive(part, Streaming::iter(pieces), &[], |_| (), pending()).await;
+        let status = received.expect_err("damaged");
+        assert_eq!(status.code(), iip_rpc::Code::DataLoss, "{status}");
+        let parent = Parent::ambient(&temp.path().join("file")).expect("a folder");
+        let found = crate::part::unfinished(&parent).expect("readable");
+        assert_eq!(found.expect("a part").1, 2 << 20);
     }
 }

@@ -93,10 +93,10 @@ fn write_small_file(parent: Parent, small: Small) -> Result<(), Status> {
     )?;
     if part.position() < size {
         let chunk = Some(*small.hash.as_bytes());
-        part.write(&Piece {
+        part.write(&[Piece {
             chunk,
             bytes: small.bytes,
-        })?;
+        }])?;
         // It is made durable with its name.
         part.take_unsynced();
     }
