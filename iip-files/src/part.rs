@@ -119,7 +119,8 @@ impl Part {
     }
 
     /// Writes the next pieces, after a check that they are what the sender has hashed. If one is not,
-    /// those before it are written.
+    /// those before it are written. After an error nothing more can be written: the position may be
+    /// beyond what is in the file.
     pub(crate) fn write(&mut self, pieces: &[Piece]) -> Result<(), Status> {
         let mut values = Vec::new();
         let mut valid = 0;
