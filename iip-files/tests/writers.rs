@@ -243,6 +243,22 @@ async fn silent_uploads_give_their_places_to_others() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_replaced_gives_its_place_to_the_new_one() {
+    let pair = Pair::with(|folder| folder.writable(true).max_open_transfers(1)).await;
+    let files = pair.raw();
+    let first = open(&files, "file", 1000, None).await.unwrap();
+    let again = open(&files, "file", 1000, Some(first.transfer))
+        .await
+        .unwrap();
+    // It is the only place still.
+    let status = open(&files, "other", 1000, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    open(&files, "file", 1000, Some(again.transfer))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_folder_is_read_only_unless_it_is_made_writable() {
     let pair = Pair::with(|folder| folder).await;
     let source = pair.local.join("source");

@@ -64,10 +64,9 @@ impl Files for Folder {
         let path = FilePath::parse_file(&request.path)?;
         self.check_size(&path, request.identity.size)?;
         self.remove_stale_parts_if_due();
-        let place = self.place()?;
         let (upload, mut slot) = self
             .uploads
-            .begin(&path, request.previous, self.silence, place)
+            .begin(&path, request.previous, self.silence, || self.place())
             .await?;
         // Removes the upload if the call is cancelled, or the file cannot be opened.
         let mut open = Open {

@@ -59,7 +59,8 @@ pub(super) struct Upload {
     part: Arc<tokio::sync::Mutex<Option<Part>>>,
     contact: Mutex<Instant>,
     state: watch::Sender<State>,
-    _place: OwnedSemaphorePermit,
+    /// Its place among the open transfers; `None` once another upload has taken it over.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Uploads {
@@ -67,34 +68,28 @@ impl Uploads {
         locked(&self.table)
     }
 
-    /// Begins an upload, in the place of one of the same file that is silent, whose client has gone,
-    /// or that is `previous`. Returns it with the slot for its file.
+    /// Begins an upload. One of the same file that is silent, whose client has gone, or that is
+    /// `previous`, ends and gives its place to the new one; otherwise `acquire` does. Returns the
+    /// upload with the slot for its file.
     pub(super) async fn begin(
         &self,
         path: &FilePath,
         previous: Option<u64>,
         silence: Duration,
-        place: OwnedSemaphorePermit,
+        acquire: impl Fn() -> Result<OwnedSemaphorePermit, Status>,
     ) -> Result<(Arc<Upload>, Slot), Status> {
-        let mut place = Some(place);
+        let mut place = None;
         loop {
-            let old = {
-                let mut table = self.table();
-                match table.open.get(path) {
-                    Some(old) => Arc::clone(old),
-                    None => {
-                        table.opened += 1;
-                        let number = self.numbers.hash_one(table.opened);
-                        let Some(place) = place.take() else {
-                            return Err(Status::internal("an upload begins once"));
-                        };
-                        let upload = Arc::new(Upload::new(number, path, place));
-                        let slot = Arc::clone(&upload.part).try_lock_owned();
-                        let slot = slot.map_err(|_| Status::internal("a new upload is free"))?;
-                        table.open.insert(path.clone(), Arc::clone(&upload));
-                        return Ok((upload, slot));
-                    }
+            let open = self.table().open.get(path).cloned();
+            let Some(old) = open else {
+                let free = place.take().map_or_else(&acquire, Ok)?;
+                let upload = Arc::new(Upload::new(self.next_number(), path, free));
+                let slot = Arc::clone(&upload.part).lock_owned().await;
+                if self.insert(&upload) {
+                    return Ok((upload, slot));
                 }
+                place = upload.take_place();
+                continue;
             };
             let may_replace = previous == Some(old.number) || old.may_be_replaced(silence);
             if !may_replace && !has_gone(old.ctx.as_ref()).await {
@@ -104,7 +99,25 @@ impl Uploads {
             // It still holds the file while it is receiving.
             old.part.lock().await.take();
             self.remove(&old);
+            place = old.take_place().or(place);
         }
+    }
+
+    fn next_number(&self) -> u64 {
+        let mut table = self.table();
+        table.opened += 1;
+        self.numbers.hash_one(table.opened)
+    }
+
+    /// Adds an upload, unless another one of the same file is open.
+    fn insert(&self, upload: &Arc<Upload>) -> bool {
+        let mut table = self.table();
+        let is_free = !table.open.contains_key(&upload.path);
+        if is_free {
+            let path = upload.path.clone();
+            table.open.insert(path, Arc::clone(upload));
+        }
+        is_free
     }
 
     /// Finds an upload by its number, and notes that its client is not silent.
@@ -182,8 +195,12 @@ impl Upload {
             part: Arc::default(),
             contact: Mutex::new(Instant::now()),
             state: watch::Sender::new(State::Open),
-            _place: place,
+            place: Mutex::new(Some(place)),
         }
+    }
+
+    fn take_place(&self) -> Option<OwnedSemaphorePermit> {
+        locked(&self.place).take()
     }
 
     /// Notes that the client is not silent.
