@@ -157,45 +157,67 @@ impl Inner {
 
     /// Performs the handshake of TLS, if there is one, and finds out the protocol. `None` if the
     /// connection must be closed.
-    #[cfg_attr(
-        not(feature = "tls"),
-        expect(unused_mut, reason = "only a handshake of TLS changes it")
-    )]
-    pub(super) async fn detect(&self, mut connected: Connected) -> Option<Detected> {
-        let mut is_encrypted = false;
+    pub(super) async fn detect(&self, connected: Connected) -> Option<Detected> {
         #[cfg(feature = "tls")]
-        if self.tls.is_some() && !self.also_plain {
-            connected = self.encrypted(connected, Bytes::new()).await?;
-            is_encrypted = true;
+        if self.tls.is_some() {
+            return self.detect_with_tls(connected).await;
         }
-        while self.fallback_protocol.is_some() || (!is_encrypted && !self.is_plain_iip()) {
+        self.detect_protocol(connected, false).await
+    }
+
+    /// Performs the handshake of TLS, unless the connection may begin with another protocol and
+    /// does, and finds out the protocol.
+    #[cfg(feature = "tls")]
+    async fn detect_with_tls(&self, mut connected: Connected) -> Option<Detected> {
+        let mut hello = Bytes::new();
+        if self.also_plain {
             let (protocol, first) = self.first_bytes(&mut connected).await?;
-            match protocol {
-                #[cfg(feature = "tls")]
-                Protocol::Tls if !is_encrypted && self.tls.is_some() => {
-                    connected = self.encrypted(connected, first).await?;
-                    is_encrypted = true;
-                    continue;
-                }
-                Protocol::Iip | Protocol::Tls => return Some(Detected::Iip(connected, first)),
-                _ => {}
+            if protocol != Protocol::Tls {
+                return Some(self.detected(connected, protocol, first, false));
             }
-            let handler = self.fallback_protocol.as_ref();
-            let handler = handler.filter(|handler| {
-                handler.accepts(protocol) && !foreign::is_known_but_not_http(&first)
-            });
-            return Some(match handler {
-                None => Detected::Iip(connected, first),
-                Some(handler) => Detected::Other(OtherConnection {
-                    connected,
-                    first,
-                    protocol,
-                    is_encrypted,
-                    handler: Arc::clone(handler),
-                }),
-            });
+            hello = first;
         }
-        Some(Detected::Iip(connected, Bytes::new()))
+        let connected = self.encrypted(connected, hello).await?;
+        self.detect_protocol(connected, true).await
+    }
+
+    /// Finds out the protocol of a stream from its first bytes. They are not read if it can only be
+    /// IIP.
+    async fn detect_protocol(
+        &self,
+        mut connected: Connected,
+        is_encrypted: bool,
+    ) -> Option<Detected> {
+        if self.fallback_protocol.is_none() {
+            return Some(Detected::Iip(connected, Bytes::new()));
+        }
+        let (protocol, first) = self.first_bytes(&mut connected).await?;
+        Some(self.detected(connected, protocol, first, is_encrypted))
+    }
+
+    /// Returns a connection whose first bytes were read, with its handler if it has one.
+    fn detected(
+        &self,
+        connected: Connected,
+        protocol: Protocol,
+        first: Bytes,
+        is_encrypted: bool,
+    ) -> Detected {
+        let handler = self.fallback_protocol.as_ref().filter(|handler| {
+            !matches!(protocol, Protocol::Iip | Protocol::Tls)
+                && !foreign::is_known_but_not_http(&first)
+                && handler.accepts(protocol)
+        });
+        match handler {
+            None => Detected::Iip(connected, first),
+            Some(handler) => Detected::Other(OtherConnection {
+                handler: Arc::clone(handler),
+                connected,
+                first,
+                protocol,
+                is_encrypted,
+            }),
+        }
     }
 
     async fn first_bytes(&self, connected: &mut Connected) -> Option<(Protocol, Bytes)> {
