@@ -3,9 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::RulesError;
-use crate::rules::Rules;
-
 /// Number of the predefined variables that are computed from the time. They come first.
 pub(crate) const CLOCK_SLOTS: usize = 16;
 /// Slot of `$rand`.
@@ -113,7 +110,7 @@ impl Names {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     pub(crate) names: Arc<Names>,
-    strict: bool,
+    pub(crate) strict: bool,
 }
 
 impl Environment {
@@ -165,18 +162,6 @@ impl Environment {
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
-    }
-
-    /// Loads a document of rules: parses it and resolves the names, operators, pipelines and macros
-    /// of its groups.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the text is not one JSON object, and in the [strict mode](Self::strict) if there
-    /// are [warnings](Rules::warnings). A missing or malformed group is an error of
-    /// [`Rules::group`] in both modes.
-    pub fn parse(&self, text: &str) -> Result<Rules, RulesError> {
-        Rules::load(text, &self.names, self.strict)
     }
 }
 

@@ -32,7 +32,7 @@ impl Rules {
         Environment::new().parse(text)
     }
 
-    pub(crate) fn load(text: &str, names: &Arc<Names>, strict: bool) -> Result<Self, RulesError> {
+    fn load(text: &str, names: &Arc<Names>, strict: bool) -> Result<Self, RulesError> {
         let document = |message| RulesError::new(ProblemKind::Document, "", message);
         let json: Json = serde_json::from_str(text)
             .map_err(|error| document(format!("the rules are not JSON: {error}")))?;
@@ -111,6 +111,20 @@ impl Rules {
     #[must_use]
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
+    }
+}
+
+impl Environment {
+    /// Loads a document of rules: parses it and resolves the names, operators, pipelines and macros
+    /// of its groups.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the text is not one JSON object, and in the [strict mode](Self::strict) if there
+    /// are [warnings](Rules::warnings). A missing or malformed group is an error of
+    /// [`Rules::group`] in both modes.
+    pub fn parse(&self, text: &str) -> Result<Rules, RulesError> {
+        Rules::load(text, &self.names, self.strict)
     }
 }
 
