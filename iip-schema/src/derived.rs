@@ -5,12 +5,9 @@
 use std::any::{TypeId, type_name};
 use std::fmt::Debug;
 
-use crate::__private::Describe;
+use crate::describe::Describer;
 use crate::registry::Registry;
 use crate::types::{Definition, Enum, Field, Shape, Tagging, Type, Variant, VariantShape};
-
-/// Describes a type.
-pub type Describer = fn(&mut Registry) -> Type;
 
 /// A struct or an enum, without the types of its fields.
 #[derive(Debug)]
@@ -329,31 +326,9 @@ pub const fn first(reasons: &[Option<&'static str>]) -> Option<&'static str> {
     None
 }
 
-/// The constants of [`Describe`] for types that do not implement [`Schema`](crate::Schema): those
-/// of types that do come before.
-pub trait NotDescribed {
-    /// No reason is known.
-    const IN_PLACE: Option<&'static str> = None;
-    /// No reason is known.
-    const IN_CONTAINER: Option<&'static str> = None;
-    /// No reason is known.
-    const IN_CONTAINERS: Option<&'static str> = None;
-}
-
-impl<T: ?Sized> NotDescribed for Describe<T> {}
-
-impl<T: crate::Schema + ?Sized> Describe<T> {
-    /// The reason in the type or in types that it contains in place.
-    pub const IN_PLACE: Option<&'static str> = T::IN_PLACE;
-    /// The same, looking into one container.
-    pub const IN_CONTAINER: Option<&'static str> = T::IN_CONTAINER;
-    /// The same, looking into two containers.
-    pub const IN_CONTAINERS: Option<&'static str> = T::IN_CONTAINERS;
-}
-
 /// Stops the compilation if there is a reason why a type cannot travel in a format without field
-/// names: `const _: () = assert_positional(Describe::<T>::IN_CONTAINERS);` with [`NotDescribed`] in
-/// scope.
+/// names: `const _: () = assert_positional(Describe::<T>::IN_CONTAINERS);` with
+/// [`NotDescribed`](crate::describe::NotDescribed) in scope.
 ///
 /// # Panics
 /// With a message for the author of the type, if there is a reason.

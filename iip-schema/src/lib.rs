@@ -10,6 +10,7 @@
 mod closest;
 pub mod compat;
 mod derived;
+mod describe;
 pub mod description;
 pub mod dynamic;
 pub mod file;

@@ -3,7 +3,7 @@
 use std::any::{TypeId, type_name};
 use std::collections::{BTreeMap, HashMap};
 
-use crate::probe::{Form, Key};
+use crate::probe::key::{Form, Key};
 use crate::types::{Definition, Shape, Source, Type, Types};
 
 /// Collects the named types that a description uses while it is made, and gives each a name.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::key::Form;
 use super::node::{Kind, Node, Seen, Slot};
 use super::plan::ALL_KINDS;
 use super::tracer::{Tracer, too_long};
@@ -42,14 +43,6 @@ impl<T: Copy> Both<T> {
             compact: self.compact.map(&map),
         }
     }
-}
-
-/// In which of both forms a type is described.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Form {
-    Both,
-    Readable,
-    Compact,
 }
 
 struct Emitter<'a> {

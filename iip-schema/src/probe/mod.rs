@@ -2,6 +2,7 @@
 
 mod emit;
 mod fault;
+pub(crate) mod key;
 mod node;
 mod place;
 mod plan;
@@ -13,9 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::DeserializeOwned;
 
-pub(crate) use self::emit::Form;
 use self::fault::Fault;
-pub(crate) use self::node::Key;
 use self::place::Place;
 use self::tracer::Tracer;
 use crate::registry::Registry;

@@ -1,19 +1,7 @@
 //! The types that reads have shown so far.
 
+use super::key::Key;
 use crate::types::Type;
-
-/// Tells visitors apart. Names of types contain all their arguments, so that a generic type within
-/// itself is not taken for a recursion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    pub(crate) visitor: &'static str,
-    /// The type that the visitor makes.
-    pub(crate) value: &'static str,
-    pub(crate) size: usize,
-    /// The name and the names of fields or variants that the `Deserialize` passed.
-    pub(crate) name: &'static str,
-    pub(crate) names: &'static [&'static str],
-}
 
 /// The type of a place, as far as reads have shown it.
 #[derive(Debug, Clone, PartialEq, Default)]

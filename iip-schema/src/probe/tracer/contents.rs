@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{Id, Shape, Tracer, UNKNOWN_NAME, is_adjacent_tag};
 use crate::probe::fault::Fault;
-use crate::probe::node::{Content, Key, Kind, Node, Seen, Slot};
+use crate::probe::key::Key;
+use crate::probe::node::{Content, Kind, Node, Seen, Slot};
 use crate::probe::place::Mark;
 use crate::probe::plan::{Experiment, FAR};
 

@@ -9,7 +9,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::fault::{Cause, Fault};
-use super::node::{Key, Kind, Node, Seen, Slot};
+use super::key::Key;
+use super::node::{Kind, Node, Seen, Slot};
 use super::plan::{Experiment, FAR, Plan};
 use super::samples;
 
