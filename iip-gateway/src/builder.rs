@@ -1,12 +1,9 @@
-//! The configuration of a gateway before it is built.
+//! The configuration of a gateway, and its builder.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::access_log::AccessLog;
 use crate::failure::Statuses;
-use crate::gateway::{Config, Gateway};
 use crate::group::Group;
 use crate::limits::Limits;
 use crate::networks::IpNetwork;
@@ -38,6 +35,18 @@ pub enum BuildError {
         /// The name of the group.
         group: String,
     },
+}
+
+/// The configuration of a gateway, which has passed the checks.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) router: Router,
+    pub(crate) groups: Vec<(Arc<str>, Group)>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) trusted: Vec<IpNetwork>,
+    pub(crate) adds_forwarded: bool,
+    pub(crate) statuses: Statuses,
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 /// The configuration of a gateway before it is built.
@@ -106,29 +115,7 @@ impl GatewayBuilder {
         self
     }
 
-    /// Builds the gateway. Nothing is connected yet.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the first setting that cannot work.
-    pub fn build(self) -> Result<Gateway, BuildError> {
-        Ok(Gateway::new(self.checked()?))
-    }
-
-    /// Builds the gateway and serves an address in the current runtime, see [`Gateway::bind`].
-    /// Returns the address too.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the errors of [`build`](Self::build) and [`Gateway::bind`].
-    pub async fn bind(self, address: &str) -> io::Result<(Gateway, SocketAddr)> {
-        let gateway = self.build();
-        let gateway =
-            gateway.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let address = gateway.bind(address).await?;
-        Ok((gateway, address))
-    }
-
+    /// Returns the configuration, or the first setting that cannot work.
     pub(crate) fn checked(self) -> Result<Config, BuildError> {
         if let Err((option, reason)) = self.limits.check() {
             return Err(BuildError::Limit { option, reason });

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,16 +18,17 @@ use iip_core::sniff::Protocol;
 use iip_core::transport::{IoStream, read_first};
 use tokio::time::timeout;
 
-use crate::accept::Place;
 use crate::activity::Activity;
 use crate::body::ReplyBody;
 use crate::drain::Drain;
+use crate::exchange::Peer;
 use crate::io::{Verdict, Watch, WatchedIo};
 use crate::limits::Limits;
 use crate::listen::ListenOptions;
+use crate::places::Place;
 use crate::runtime::begin_request;
 use crate::scan::Scanner;
-use crate::service::{self, App, Peer};
+use crate::service::{App, Service};
 
 /// The buffer of a connection of HTTP/1, if the limit of heads is not larger.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -45,9 +45,7 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// when it was accepted.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) is_trusted: bool,
-    pub(crate) is_tls: bool,
+    pub(crate) peer: Peer,
     pub(crate) limits: Arc<Limits>,
     pub(crate) drain: Drain,
     pub(crate) app: App,
@@ -80,13 +78,13 @@ pub(crate) async fn run(mut io: IoStream, mut origin: Origin, options: Arc<Liste
         let Some(stream) = handshake.await else {
             return;
         };
-        (io, origin.is_tls) = (stream, true);
+        (io, origin.peer.is_tls) = (stream, true);
         match first_bytes(&mut io, Bytes::new(), &origin, limit).await {
             Some(found) => (protocol, first) = found,
             None => return,
         }
     }
-    if origin.is_tls || options.accepts_plain() {
+    if origin.peer.is_tls || options.accepts_plain() {
         serve(io, protocol, first, &origin).await;
     } else {
         log_stranger(protocol, &origin);
@@ -102,7 +100,7 @@ async fn encrypted(
 ) -> Option<IoStream> {
     let mut drain = origin.drain.clone();
     tokio::select! {
-        accepted = tls.accept_from(io, origin.peer) => match accepted {
+        accepted = tls.accept_from(io, origin.peer.addr) => match accepted {
             Ok((stream, _)) => Some(stream),
             Err(error) => {
                 tracing::debug!(%error, "a handshake of TLS failed");
@@ -144,7 +142,7 @@ pub(crate) async fn serve(
 }
 
 fn log_stranger(protocol: Protocol, origin: &Origin) {
-    let peer = origin.peer;
+    let peer = origin.peer.addr;
     tracing::debug!(?protocol, ?peer, "a client does not speak HTTP");
 }
 
@@ -169,7 +167,7 @@ async fn serve_http1(io: IoStream, first: Bytes, origin: &Origin) -> End {
     let mut watch = Watch::new(limits, true, Arc::clone(&activity));
     let scanner = Scanner::new(limits.max_head_bytes);
     let io = WatchedIo::new(io, first, Some(scanner), Arc::clone(&activity));
-    let service = requests(Peer::new(origin), activity, limits.max_resets);
+    let service = requests(origin, activity);
     let connection = http1::Builder::new()
         .half_close(false)
         .header_read_timeout(None)
@@ -217,7 +215,7 @@ async fn serve_http2(io: IoStream, first: Bytes, origin: &Origin) {
     let activity = Arc::new(Activity::new());
     let mut watch = Watch::new(limits, false, Arc::clone(&activity));
     let io = WatchedIo::new(io, first, None, Arc::clone(&activity));
-    let service = requests(Peer::new(origin), activity, limits.max_resets);
+    let service = requests(origin, activity);
     let max_head = u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX);
     let mut connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -257,31 +255,32 @@ async fn serve_http2(io: IoStream, first: Bytes, origin: &Origin) {
 
 fn log_verdict(verdict: Verdict, origin: &Origin) {
     if let Verdict::End(reason) = verdict {
-        tracing::debug!(reason, peer = ?origin.peer, "a connection of a client was closed");
+        tracing::debug!(reason, peer = ?origin.peer.addr, "a connection of a client was closed");
     }
 }
 
 fn log_end(error: &hyper::Error, origin: &Origin) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::debug!(%error, cause, peer = ?origin.peer, "a connection of a client failed");
+    tracing::debug!(%error, cause, peer = ?origin.peer.addr, "a connection of a client failed");
 }
 
 /// The service of a connection for hyper.
 fn requests(
-    peer: Arc<Peer>,
+    origin: &Origin,
     activity: Arc<Activity>,
-    max_resets: u64,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<ReplyBody>,
     Error = Infallible,
-    Future = impl Future<Output = Result<Response<ReplyBody>, Infallible>> + Send,
-> {
+    Future = impl Future<Output = Result<Response<ReplyBody>, Infallible>> + Send + use<>,
+> + use<> {
+    let max_resets = origin.limits.max_resets;
+    let service = Arc::new(Service::new(origin.peer, origin.app.clone()));
     service_fn(move |request| {
         begin_request();
         let (running, fault) = activity.begin(max_resets);
-        let peer = Arc::clone(&peer);
-        async move { Ok(service::handle(peer, running, fault, request).await) }
+        let service = Arc::clone(&service);
+        async move { Ok(service.handle(running, fault, request).await) }
     })
 }
 

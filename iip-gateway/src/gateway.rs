@@ -1,93 +1,28 @@
-//! The gateway: its configuration, which can be replaced while it serves, and its workers.
+//! The gateway: it serves listeners, and its configuration can be replaced meanwhile.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use iip_core::transport::{Endpoint, Listener};
 
-use crate::accept::{self, Places};
-use crate::access_log::AccessLog;
-use crate::body::Buffered;
-use crate::builder::{BuildError, GatewayBuilder};
-use crate::drain::{Drain, Drainer};
-use crate::failure::Statuses;
-use crate::group::{Backends, Group};
-use crate::limits::Limits;
+use crate::accept;
+use crate::builder::{BuildError, Config, GatewayBuilder};
+use crate::drain::Drainer;
 use crate::listen::ListenOptions;
-use crate::networks::IpNetwork;
-use crate::route::Router;
+use crate::places::Places;
+use crate::request_body::Buffered;
+use crate::worker::{Live, Worker, Workers};
 
 /// The time that the access log has for its last lines when the gateway ends.
 const LOG_TIME: Duration = Duration::from_secs(1);
 
-/// The configuration of a gateway.
-#[derive(Debug)]
-pub(crate) struct Config {
-    pub(crate) router: Router,
-    pub(crate) groups: Vec<(Arc<str>, Group)>,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) trusted: Vec<IpNetwork>,
-    pub(crate) adds_forwarded: bool,
-    pub(crate) statuses: Statuses,
-    pub(crate) access_log: Option<AccessLog>,
-}
-
-/// The current configuration and clients of a worker.
-#[derive(Debug)]
-pub(crate) struct Live {
-    pub(crate) config: Arc<Config>,
-    backends: HashMap<Arc<str>, Arc<Backends>>,
-}
-
-impl Live {
-    /// Makes clients for a worker, or takes those of `before` that need no change.
-    fn new(config: &Arc<Config>, before: Option<&Self>) -> Result<Self, BuildError> {
-        let mut backends = HashMap::new();
-        for (name, group) in &config.groups {
-            let before = before.and_then(|before| before.backends.get(name));
-            let made = Backends::new(group, before.map(Arc::as_ref));
-            let made = made.map_err(|reason| BuildError::Group {
-                group: name.to_string(),
-                reason,
-            })?;
-            backends.insert(Arc::clone(name), Arc::new(made));
-        }
-        Ok(Self {
-            config: Arc::clone(config),
-            backends,
-        })
-    }
-
-    pub(crate) fn backends(&self, group: &str) -> Option<&Arc<Backends>> {
-        self.backends.get(group)
-    }
-}
-
-/// The part of the gateway that serves in one runtime: it has its own clients, so that calls stay
-/// on one core.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    live: ArcSwap<Live>,
-    pub(crate) places: Arc<Places>,
-    pub(crate) buffered: Arc<Buffered>,
-    pub(crate) drain: Drain,
-}
-
-impl Worker {
-    pub(crate) fn live(&self) -> Arc<Live> {
-        self.live.load_full()
-    }
-}
-
 #[derive(Debug)]
 struct Shared {
     current: ArcSwap<Config>,
-    /// Locked while a configuration is replaced or a worker added.
-    workers: Mutex<Vec<Weak<Worker>>>,
+    workers: Arc<Workers>,
     places: Arc<Places>,
     buffered: Arc<Buffered>,
     drainer: Drainer,
@@ -121,7 +56,7 @@ impl Gateway {
         Self {
             shared: Arc::new(Shared {
                 current: ArcSwap::from_pointee(config),
-                workers: Mutex::default(),
+                workers: Arc::default(),
                 places: Arc::default(),
                 buffered: Arc::default(),
                 drainer: Drainer::new(),
@@ -188,7 +123,7 @@ impl Gateway {
         for (_, options) in &listeners {
             options.check()?;
         }
-        let mut workers = self.workers();
+        let mut workers = self.shared.workers.lock();
         let live = Live::new(&self.shared.current.load_full(), None).map_err(invalid)?;
         let worker = Arc::new(Worker {
             live: ArcSwap::from_pointee(live),
@@ -218,7 +153,7 @@ impl Gateway {
     /// Fails with the first setting that cannot work. The gateway continues as before.
     pub fn replace(&self, builder: GatewayBuilder) -> Result<(), BuildError> {
         let config = Arc::new(builder.checked()?);
-        let workers = self.workers();
+        let workers = self.shared.workers.lock();
         let workers = workers.iter().filter_map(Weak::upgrade);
         let made = workers.map(|worker| {
             let live = Live::new(&config, Some(&worker.live()))?;
@@ -242,13 +177,8 @@ impl Gateway {
             .collect()
     }
 
-    /// Returns the clients of a group, one per worker.
-    pub(crate) fn clients(&self, group: &str) -> Vec<iip_core::Client> {
-        let workers = self.workers();
-        let workers = workers.iter().filter_map(Weak::upgrade);
-        let clients =
-            workers.filter_map(|worker| Some(worker.live().backends(group)?.client().clone()));
-        clients.collect()
+    pub(crate) fn workers(&self) -> &Arc<Workers> {
+        &self.shared.workers
     }
 
     /// Returns the number of connections of clients.
@@ -271,9 +201,29 @@ impl Gateway {
         }
         ended
     }
+}
 
-    fn workers(&self) -> MutexGuard<'_, Vec<Weak<Worker>>> {
-        let workers = self.shared.workers.lock();
-        workers.unwrap_or_else(PoisonError::into_inner)
+impl GatewayBuilder {
+    /// Builds the gateway. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first setting that cannot work.
+    pub fn build(self) -> Result<Gateway, BuildError> {
+        Ok(Gateway::new(self.checked()?))
+    }
+
+    /// Builds the gateway and serves an address in the current runtime, see [`Gateway::bind`].
+    /// Returns the address too.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the errors of [`build`](Self::build) and [`Gateway::bind`].
+    pub async fn bind(self, address: &str) -> io::Result<(Gateway, SocketAddr)> {
+        let gateway = self.build();
+        let gateway =
+            gateway.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let address = gateway.bind(address).await?;
+        Ok((gateway, address))
     }
 }

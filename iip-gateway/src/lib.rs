@@ -43,7 +43,7 @@
 //   accept ─▶ connection: first bytes, TLS, hyper on WatchedIo (io, scan)
 //   http   ─▶      └─▶ service: checks (request), failure
 //                          ├─▶ of a gateway: route, proxy or typed
-//                          └─▶ on the port of an IIP server: http, typed
+//                          └─▶ on the port of an IIP server: http/served, typed
 //
 //   typed: Api ─▶ catalog (methods by path) ─▶ call: arguments, lines ─▶ results, events
 
@@ -55,6 +55,7 @@ mod builder;
 pub mod config;
 mod connection;
 mod drain;
+mod exchange;
 mod failure;
 mod gateway;
 mod group;
@@ -67,16 +68,18 @@ mod listen;
 pub mod live;
 mod networks;
 mod page;
+mod places;
 mod proxy;
 mod record;
 mod request;
+mod request_body;
 mod route;
-mod rules;
 mod runtime;
 mod scan;
 mod service;
 mod trace;
 mod typed;
+mod worker;
 
 pub use self::access_log::{AccessLog, LogFormat};
 pub use self::builder::{BuildError, GatewayBuilder};

@@ -10,15 +10,17 @@ use hyper::{Response, StatusCode, Version};
 use iip_core::CallOptions;
 use iip_core::path::label_and_query;
 
-use crate::body::{self, ReplyBody};
+use crate::body::ReplyBody;
+use crate::builder::Config;
+use crate::exchange::Exchange;
 use crate::failure::Failure;
-use crate::gateway::{Config, Worker};
 use crate::group::RawBackends;
 use crate::header_map::append_packed;
 use crate::large_reply::{self, LargeReply};
 use crate::record::Record;
 use crate::request::{HEADERS_PARAMETER, METHOD_PARAMETER};
-use crate::service::Exchange;
+use crate::request_body;
+use crate::worker::Worker;
 
 /// The maximum length of a path of IIP.
 const MAX_PATH_BYTES: usize = 2048;
@@ -51,7 +53,7 @@ pub(crate) async fn call(
         ));
     }
 
-    let body = body::collect(exchange.body, &config.limits, &worker.buffered).await?;
+    let body = request_body::collect(exchange.body, &config.limits, &worker.buffered).await?;
     if let Some(record) = record {
         record.received.store(body.len(), Ordering::Relaxed);
     }

@@ -1,7 +1,6 @@
 //! A request on its way: checks, the choice of the target, the handler of the target, the reply and
 //! the record of it.
 
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
@@ -12,19 +11,19 @@ use hyper::{Request, Response};
 use crate::access_log::AccessLog;
 use crate::activity::RunningRequest;
 use crate::body::ReplyBody;
-use crate::connection::Origin;
+use crate::exchange::{Exchange, Peer};
 use crate::failure::{Failure, Statuses};
-use crate::gateway::{Live, Worker};
 use crate::group::Backends;
-use crate::http::Served;
-use crate::live::LiveHandler;
+use crate::http::served::Served;
+use crate::live::respond::LiveHandler;
 use crate::proxy;
 use crate::record::Record;
-use crate::request::{self, Checked};
+use crate::request;
 use crate::route::{RouteRequest, Target};
 use crate::scan::Fault;
 use crate::trace::Trace;
 use crate::typed::{Api, ApiRequest};
+use crate::worker::{Live, Worker};
 
 /// The handler of the requests of a connection.
 #[derive(Clone, Debug)]
@@ -37,85 +36,87 @@ pub(crate) enum App {
     Page(LiveHandler),
 }
 
-/// The client of a connection.
+/// The service of a connection: the handler of the requests of one client.
 #[derive(Debug)]
-pub(crate) struct Peer {
-    pub(crate) addr: Option<SocketAddr>,
-    pub(crate) is_trusted: bool,
-    pub(crate) is_tls: bool,
+pub(crate) struct Service {
+    peer: Peer,
     app: App,
     /// The typed services of the server, made with the first call, and dropped when the connection
     /// is parked.
     api: OnceLock<Option<Api>>,
 }
 
-impl Peer {
-    pub(crate) fn new(origin: &Origin) -> Arc<Self> {
-        Arc::new(Self {
-            addr: origin.peer,
-            is_trusted: origin.is_trusted,
-            is_tls: origin.is_tls,
-            app: origin.app.clone(),
+impl Service {
+    pub(crate) fn new(peer: Peer, app: App) -> Self {
+        Self {
+            peer,
+            app,
             api: OnceLock::new(),
-        })
-    }
-}
-
-/// A request that has passed the checks.
-#[derive(Debug)]
-pub(crate) struct Exchange<'a> {
-    pub(crate) peer: &'a Peer,
-    pub(crate) checked: Checked,
-    pub(crate) parts: Parts,
-    pub(crate) body: Incoming,
-    pub(crate) trace: &'a Trace,
-}
-
-impl Exchange<'_> {
-    /// Removes headers that are not for backends, and adds those that say who the client is.
-    pub(crate) fn clean_headers(&mut self, adds_forwarded: bool) {
-        let (peer, headers) = (self.peer, &mut self.parts.headers);
-        request::remove_hop_by_hop(headers, peer.is_trusted);
-        if adds_forwarded {
-            let client = peer.addr.map(|addr| addr.ip());
-            request::add_forwarded(headers, client, peer.is_tls, &self.checked.host);
         }
     }
-}
 
-/// Handles a request.
-pub(crate) async fn handle(
-    peer: Arc<Peer>,
-    mut running: RunningRequest,
-    fault: Option<Fault>,
-    request: Request<Incoming>,
-) -> Response<ReplyBody> {
-    let (parts, body) = request.into_parts();
-    let version = parts.version;
-    let target = match &peer.app {
-        App::Gateway(worker) => Config::Gateway(worker, worker.live()),
-        App::Server(served) => Config::Server(served),
-        App::Page(page) => Config::Page(page),
-    };
-    let (log, statuses) = target.settings();
-    let trace = Trace::of(&parts.headers);
-    let mut record = log.map(|log| Record::new(log, peer.addr, &parts, &trace));
-    let outcome = dispatch(&peer, &target, fault, parts, body, &trace, &mut record).await;
-    let mut response = outcome.unwrap_or_else(|mut failure| {
-        failure.more().trace_id = Some(trace.id());
-        if let Some(record) = &mut record {
-            let cause = failure.cause.clone();
-            record.cause = cause.or_else(|| Some(failure.detail.clone().into_owned()));
+    /// Handles a request.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
+        mut running: RunningRequest,
+        fault: Option<Fault>,
+        request: Request<Incoming>,
+    ) -> Response<ReplyBody> {
+        let (parts, body) = request.into_parts();
+        let version = parts.version;
+        let target = match &self.app {
+            App::Gateway(worker) => Config::Gateway(worker, worker.live()),
+            App::Server(served) => Config::Server(served),
+            App::Page(page) => Config::Page(page),
+        };
+        let (log, statuses) = target.settings();
+        let trace = Trace::of(&parts.headers);
+        let mut record = log.map(|log| Record::new(log, self.peer.addr, &parts, &trace));
+        let outcome = self
+            .dispatch(&target, fault, parts, body, &trace, &mut record)
+            .await;
+        let mut response = outcome.unwrap_or_else(|mut failure| {
+            failure.more().trace_id = Some(trace.id());
+            if let Some(record) = &mut record {
+                let cause = failure.cause.clone();
+                record.cause = cause.or_else(|| Some(failure.detail.clone().into_owned()));
+            }
+            failure.into_response(statuses, version)
+        });
+        if let Some(mut record) = record {
+            record.status = response.status().as_u16();
+            response.body_mut().log(record);
         }
-        failure.into_response(statuses, version)
-    });
-    if let Some(mut record) = record {
-        record.status = response.status().as_u16();
-        response.body_mut().log(record);
+        running.progress();
+        response.body_mut().keep(running);
+        response
     }
-    running.progress();
-    response.body_mut().keep(running);
-    response
+
+    async fn dispatch(
+        &self,
+        config: &Config<'_>,
+        fault: Option<Fault>,
+        parts: Parts,
+        body: Incoming,
+        trace: &Trace,
+        record: &mut Option<Record>,
+    ) -> Result<Response<ReplyBody>, Failure> {
+        if let Some(fault) = fault {
+            return Err(Failure::bad_request(fault.detail()));
+        }
+        let exchange = Exchange {
+            peer: &self.peer,
+            checked: request::check(&parts)?,
+            parts,
+            body,
+            trace,
+        };
+        match config {
+            Config::Gateway(worker, live) => route(exchange, worker, live, record).await,
+            Config::Server(served) => served.handle(exchange, &self.api, received(record)).await,
+            Config::Page(page) => Ok(page.handle(&exchange, &[], None)),
+        }
+    }
 }
 
 /// The handler of a request, with the configuration at its begin.
@@ -132,32 +133,6 @@ impl Config<'_> {
             Self::Server(served) => (served.access_log(), Statuses::Http),
             Self::Page(_) => (None, Statuses::Http),
         }
-    }
-}
-
-async fn dispatch(
-    peer: &Peer,
-    config: &Config<'_>,
-    fault: Option<Fault>,
-    parts: Parts,
-    body: Incoming,
-    trace: &Trace,
-    record: &mut Option<Record>,
-) -> Result<Response<ReplyBody>, Failure> {
-    if let Some(fault) = fault {
-        return Err(Failure::bad_request(fault.detail()));
-    }
-    let exchange = Exchange {
-        peer,
-        checked: request::check(&parts)?,
-        parts,
-        body,
-        trace,
-    };
-    match config {
-        Config::Gateway(worker, live) => route(exchange, worker, live, record).await,
-        Config::Server(served) => served.handle(exchange, &peer.api, received(record)).await,
-        Config::Page(page) => Ok(page.handle(&exchange, &[], None)),
     }
 }
 

@@ -7,8 +7,8 @@ use iip_core::ServerHandle;
 use iip_core::stats::MetricsFormat;
 
 use crate::body::ReplyBody;
+use crate::exchange::Exchange;
 use crate::failure::Failure;
-use crate::service::Exchange;
 use crate::typed::headers::not_allowed;
 
 /// The reply to a liveness probe.

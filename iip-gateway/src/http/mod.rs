@@ -2,34 +2,28 @@
 
 mod endpoints;
 mod peer;
+pub(crate) mod served;
 
-pub use self::peer::HttpPeer;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use hyper::{Response, StatusCode};
 use iip_core::sniff::Protocol;
-use iip_core::{ProtocolConnection, ProtocolHandler, ServerHandle};
-use iip_rpc::Client;
-use iip_rpc::schema::ServerDescription;
+use iip_core::{ProtocolConnection, ProtocolHandler};
 
+pub use self::peer::HttpPeer;
+use self::served::{Served, Settings, State};
 use crate::access_log::AccessLog;
-use crate::body::{Buffered, ReplyBody};
 use crate::connection::{self, Origin};
 use crate::drain::Drain;
-use crate::failure::Failure;
+use crate::exchange::Peer;
 use crate::limits::Limits;
 use crate::listen::ALPN;
-use crate::live::LiveHandler;
+use crate::live::respond::LiveHandler;
 use crate::networks::IpNetwork;
-use crate::service::{App, Exchange};
-use crate::typed::{Api, ApiRequest, Catalog, TypedOptions};
-
-type Check = dyn Fn(&HttpPeer<'_>) -> bool + Send + Sync;
+use crate::service::App;
+use crate::typed::TypedOptions;
 
 /// HTTP/1.1 and HTTP/2 on the port of an IIP server, for
 /// [`ServerBuilder::fallback_protocol`](iip_core::ServerBuilder::fallback_protocol).
@@ -66,14 +60,6 @@ pub struct Http {
     state: Arc<State>,
 }
 
-/// The state that the connections of one server share.
-#[derive(Debug, Default)]
-struct State {
-    /// The services of the server, if it has typed services.
-    catalog: OnceLock<Option<Arc<Catalog>>>,
-    buffered: Arc<Buffered>,
-}
-
 impl Clone for Http {
     /// Copies the configuration. Nothing is shared: each may be used for a server of its own.
     fn clone(&self) -> Self {
@@ -81,30 +67,6 @@ impl Clone for Http {
             settings: Arc::clone(&self.settings),
             state: Arc::default(),
         }
-    }
-}
-
-#[derive(Clone)]
-struct Settings {
-    limits: Arc<Limits>,
-    liveness_path: String,
-    readiness_path: String,
-    metrics_path: String,
-    metrics_if: Option<Arc<Check>>,
-    typed: Arc<TypedOptions>,
-    trusted: Vec<IpNetwork>,
-    access_log: Option<AccessLog>,
-    live: Option<LiveHandler>,
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("limits", &self.limits)
-            .field("liveness_path", &self.liveness_path)
-            .field("readiness_path", &self.readiness_path)
-            .field("metrics_path", &self.metrics_path)
-            .finish_non_exhaustive()
     }
 }
 
@@ -229,12 +191,14 @@ impl ProtocolHandler for Http {
             let addr = peer.addr();
             let drain = Drain::Server(drain);
             let origin = Origin {
-                peer: addr,
-                is_trusted: addr.is_some_and(|addr| {
-                    let mut trusted = settings.trusted.iter();
-                    trusted.any(|network| network.contains(addr.ip()))
-                }),
-                is_tls: is_encrypted,
+                peer: Peer {
+                    addr,
+                    is_trusted: addr.is_some_and(|addr| {
+                        let mut trusted = settings.trusted.iter();
+                        trusted.any(|network| network.contains(addr.ip()))
+                    }),
+                    is_tls: is_encrypted,
+                },
                 limits: Arc::clone(&settings.limits),
                 drain: drain.clone(),
                 app: App::Server(Arc::new(Served {
@@ -283,93 +247,5 @@ impl ProtocolHandler for Http {
             }
         }
         Ok(())
-    }
-}
-
-/// The server of IIP that a connection of HTTP belongs to.
-#[derive(Debug)]
-pub(crate) struct Served {
-    settings: Arc<Settings>,
-    state: Arc<State>,
-    peer: Arc<iip_core::Peer>,
-    server: ServerHandle,
-    drain: Drain,
-}
-
-impl Served {
-    pub(crate) fn access_log(&self) -> Option<AccessLog> {
-        self.settings.access_log.clone()
-    }
-
-    /// Handles a request that has passed the checks. `api` is that of the connection,
-    /// and `received` counts the bytes of the body.
-    pub(crate) async fn handle(
-        &self,
-        mut exchange: Exchange<'_>,
-        api: &OnceLock<Option<Api>>,
-        received: Arc<AtomicUsize>,
-    ) -> Result<Response<ReplyBody>, Failure> {
-        let path = exchange.checked.target.as_str();
-        let path = path.split_once('?').map_or(path, |(path, _)| path);
-        let settings = &self.settings;
-        if path == settings.liveness_path {
-            return endpoints::liveness(&exchange);
-        }
-        if path == settings.readiness_path {
-            return endpoints::readiness(&exchange, self.server.is_ready());
-        }
-        if path == settings.metrics_path {
-            let peer = HttpPeer::new(&self.peer, exchange.peer.is_tls, &exchange.parts.headers);
-            return match settings
-                .metrics_if
-                .as_ref()
-                .is_none_or(|check| check(&peer))
-            {
-                true => endpoints::metrics(&exchange, &self.server),
-                false => Err(Failure::refused(
-                    StatusCode::FORBIDDEN,
-                    "PERMISSION_DENIED",
-                    "the metrics are not for this client",
-                )),
-            };
-        }
-        if let Some(live) = settings.live.as_ref().filter(|_| LiveHandler::is_for(path)) {
-            return Ok(live.handle(&exchange, self.peer.certificates(), Some(&self.drain)));
-        }
-        let Some(api) = api.get_or_init(|| self.api()) else {
-            return Err(Failure::not_found("the server has nothing at this path"));
-        };
-        exchange.clean_headers(false);
-        api.handle(ApiRequest {
-            checked: exchange.checked,
-            parts: exchange.parts,
-            body: exchange.body,
-            hash_key: None,
-            limits: &settings.limits,
-            buffered: &self.state.buffered,
-            shutting_down: &|| self.drain.clone().into_begun(),
-            received,
-            trace: exchange.trace,
-        })
-        .await
-    }
-
-    /// The typed services of the server, called on behalf of the peer; `None` if it has none.
-    fn api(&self) -> Option<Api> {
-        let catalog = self.state.catalog.get_or_init(|| {
-            let described = ServerDescription::of_server(&self.server)?;
-            Some(Arc::new(Catalog::local(described)))
-        });
-        let catalog = Arc::clone(catalog.as_ref()?);
-        let connector = self.server.connector(&self.peer);
-        let client = Client::builder().connect_lazy_with(connector);
-        let client = client
-            .inspect_err(|error| tracing::error!(%error, "typed services cannot be called"))
-            .ok()?;
-        Some(Api::local(
-            client,
-            Arc::clone(&self.settings.typed),
-            catalog,
-        ))
     }
 }

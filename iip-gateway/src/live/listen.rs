@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::respond::LiveHandler;
 use crate::connection::{self, Origin};
 use crate::drain::Drainer;
+use crate::exchange::Peer;
 use crate::limits::Limits;
 use crate::listen::ListenOptions;
 use crate::service::App;
@@ -52,9 +53,11 @@ pub(super) async fn serve(mut listener: Listener, page: LiveHandler) {
         match listener.accept().await {
             Ok(connected) => {
                 let origin = Origin {
-                    peer: connected.addr,
-                    is_trusted: false,
-                    is_tls: false,
+                    peer: Peer {
+                        addr: connected.addr,
+                        is_trusted: false,
+                        is_tls: false,
+                    },
                     limits: Arc::clone(&limits),
                     drain: drain.clone(),
                     app: App::Page(page.clone()),

@@ -37,7 +37,7 @@ mod history;
 mod listen;
 mod monitor;
 mod page;
-mod respond;
+pub(crate) mod respond;
 mod rows;
 mod source;
 mod text;
@@ -120,7 +120,7 @@ impl LivePage {
     pub fn gateway(mut self, gateway: &Gateway) -> Self {
         let groups = gateway.groups().into_iter();
         self.sources
-            .extend(groups.map(|group| Source::group(gateway.clone(), group)));
+            .extend(groups.map(|group| Source::group(Arc::clone(gateway.workers()), group)));
         self
     }
 

@@ -20,7 +20,7 @@ use super::page::{HTML, POLICY};
 use super::source::Source;
 use crate::body::ReplyBody;
 use crate::drain::Drain;
-use crate::service::Exchange;
+use crate::exchange::Exchange;
 
 /// The path of the page.
 pub(super) const PATH: &str = "/live";

@@ -8,7 +8,7 @@ use iip_core::stats::{MethodStats, RecentCall, Snapshot};
 use iip_core::{Client, Explanation, ServerObserver};
 
 use super::wire::Kind;
-use crate::gateway::Gateway;
+use crate::worker::Workers;
 
 /// A server or a client of this process.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ enum Origin {
     Server(ServerObserver),
     Client(Client),
     /// The clients of a group of a gateway, one per worker.
-    Group(Gateway, Arc<str>),
+    Group(Arc<Workers>, Arc<str>),
 }
 
 /// The counts of a source until now, and its state.
@@ -52,11 +52,11 @@ impl Source {
         }
     }
 
-    pub(super) fn group(gateway: Gateway, group: Arc<str>) -> Self {
+    pub(super) fn group(workers: Arc<Workers>, group: Arc<str>) -> Self {
         Self {
             kind: Kind::Client,
             name: group.to_string(),
-            origin: Origin::Group(gateway, group),
+            origin: Origin::Group(workers, group),
         }
     }
 
@@ -64,8 +64,8 @@ impl Source {
         match &self.origin {
             Origin::Server(server) => server.set_slow_call(slow),
             Origin::Client(client) => client.set_slow_call(slow),
-            Origin::Group(gateway, group) => {
-                gateway
+            Origin::Group(workers, group) => {
+                workers
                     .clients(group)
                     .iter()
                     .for_each(|client| client.set_slow_call(slow));
@@ -83,8 +83,8 @@ impl Source {
                 calls: server.recent_calls(),
             }),
             Origin::Client(client) => Some(read_client(client)),
-            Origin::Group(gateway, group) => {
-                let clients = gateway.clients(group);
+            Origin::Group(workers, group) => {
+                let clients = workers.clients(group);
                 clients.iter().map(read_client).reduce(merged)
             }
         }

@@ -20,8 +20,9 @@ use super::options::{JsonInt64, TypedOptions};
 use super::request::ApiRequest;
 use super::results::Results;
 use super::{arguments, headers, int64};
-use crate::body::{self, ReplyBody};
+use crate::body::ReplyBody;
 use crate::failure::Failure;
+use crate::request_body;
 
 /// A call that a request asks for.
 pub(super) struct Call<'a> {
@@ -186,7 +187,7 @@ impl<'a> Call<'a> {
             accepted,
             request.body.is_end_stream(),
         )?;
-        let body = body::collect(request.body, request.limits, request.buffered).await?;
+        let body = request_body::collect(request.body, request.limits, request.buffered).await?;
         request.received.store(body.len(), Ordering::Relaxed);
         Ok(body)
     }

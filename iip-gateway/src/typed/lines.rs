@@ -16,8 +16,9 @@ use super::catalog::Found;
 use super::int64;
 use super::options::{JsonInt64, TypedOptions};
 use super::request::ApiRequest;
-use crate::body::Share;
+
 use crate::failure::Failure;
+use crate::request_body::Share;
 
 /// The reason why a body could not be read, for the reply.
 #[derive(Clone, Debug, Default)]

@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicUsize;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 
-use crate::body::Buffered;
 use crate::limits::Limits;
 use crate::request::Checked;
+use crate::request_body::Buffered;
 use crate::trace::Trace;
 
 /// Completes when a shutdown begins.

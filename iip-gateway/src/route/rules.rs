@@ -5,7 +5,7 @@ use std::sync::Arc;
 use iip_core::__rpc::{local_time, random_id};
 use iip_rules::{Context, Environment, Group, Query, RulesError};
 
-use crate::route::{RouteRequest, Target};
+use super::request::{RouteRequest, Target};
 
 const GROUP: &str = "route";
 const HOST: &str = "$host";

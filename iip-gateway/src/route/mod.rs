@@ -1,81 +1,16 @@
 //! Routes: the choice of a target for each request, as in Go's HTTP adapter.
 
+mod request;
+mod rules;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use hyper::{HeaderMap, Method};
 use regex::Regex;
 
-use crate::rules::RouteRules;
-
-/// The target of a request.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Target {
-    /// The backends of the group with this name, see [`Group`](crate::Group).
-    Proxy(Arc<str>),
-}
-
-impl Target {
-    /// Returns the target for a group of backends.
-    #[must_use]
-    pub fn group(name: impl Into<Arc<str>>) -> Self {
-        Self::Proxy(name.into())
-    }
-}
-
-/// The parts of a request that routes can read.
-#[derive(Clone, Copy, Debug)]
-pub struct RouteRequest<'a> {
-    pub(crate) method: &'a Method,
-    pub(crate) host: &'a str,
-    pub(crate) target: &'a str,
-    pub(crate) headers: &'a HeaderMap,
-}
-
-impl<'a> RouteRequest<'a> {
-    /// Returns the method, such as `GET`.
-    #[must_use]
-    pub fn method(&self) -> &'a str {
-        self.method.as_str()
-    }
-
-    /// Returns the host that the client named, in small letters and without a port. Empty if a
-    /// client of HTTP/1.0 named none.
-    #[must_use]
-    pub fn host(&self) -> &'a str {
-        self.host
-    }
-
-    /// Returns the path and the query. The path is normalized: dot segments are removed, and
-    /// characters that need no escape have none.
-    #[must_use]
-    pub fn target(&self) -> &'a str {
-        self.target
-    }
-
-    /// Returns the normalized path.
-    #[must_use]
-    pub fn path(&self) -> &'a str {
-        self.target
-            .split_once('?')
-            .map_or(self.target, |(path, _)| path)
-    }
-
-    /// Returns the query, without the `?`.
-    #[must_use]
-    pub fn query(&self) -> Option<&'a str> {
-        self.target.split_once('?').map(|(_, query)| query)
-    }
-
-    /// Returns the first value of a header, unless it is missing or has other characters than
-    /// visible ASCII. Names are compared without case.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-}
+pub use self::request::{RouteRequest, Target};
+use self::rules::RouteRules;
 
 type Choose = dyn Fn(&RouteRequest<'_>) -> Option<Target> + Send + Sync;
 
@@ -286,6 +221,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use hyper::{HeaderMap, Method};
+
     use super::*;
 
     fn routed(routes: &[Route], host: &str, target: &str) -> Option<String> {
