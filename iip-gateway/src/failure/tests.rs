@@ -1,5 +1,10 @@
 //! Failures from replies, and their form.
 
+use std::collections::BTreeMap;
+
+use iip_rpc::schema::openapi::OpenApi;
+use iip_rpc::schema::{Description, Method};
+
 use super::*;
 
 #[test]
@@ -65,4 +70,31 @@ fn the_time_to_retry_is_rounded_up() {
     failure.retry_after = Some(Duration::from_millis(1_001));
     let response = failure.into_response(Statuses::Http, Version::HTTP_11);
     assert_eq!(response.headers()[RETRY_AFTER], "2");
+}
+
+#[test]
+fn the_openapi_document_has_the_codes_of_failures_and_their_statuses() {
+    let mut service = Description::new("Users");
+    service.methods = vec![Method::new("find", "/users/find")];
+    let document = OpenApi::new("Users", "1").service(&service).build();
+    let components = &document["components"];
+    let codes = &components["schemas"]["IipProblem"]["properties"]["code"]["enum"];
+    assert_eq!(*codes, json!(CODE_NAMES[1..]));
+
+    let mut described: BTreeMap<String, u16> = BTreeMap::new();
+    let responses = &document["paths"]["/Users/find"]["post"]["responses"];
+    for (status, response) in responses.as_object().expect("an object") {
+        let Some(reference) = response["$ref"].as_str() else {
+            continue;
+        };
+        let pointer = reference.trim_start_matches('#');
+        let response = document.pointer(pointer).expect(reference);
+        let text = response["description"].as_str().expect("a text");
+        let words = text.split([' ', ',', '.']);
+        let names = words.filter(|word| CODE_NAMES.contains(word));
+        described.extend(names.map(|name| (name.to_owned(), status.parse().expect("a number"))));
+    }
+    let own = (1..=16).filter_map(status_of);
+    let own = own.map(|(status, name)| (name.to_owned(), status.as_u16()));
+    assert_eq!(described, own.collect());
 }
