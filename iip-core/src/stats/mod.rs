@@ -21,6 +21,8 @@ mod recorder;
 mod registry;
 mod replies;
 mod snapshot;
+#[doc(hidden)]
+pub mod verdict;
 
 pub(crate) use self::code::{
     CANCELLED, INTERNAL, OK, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNKNOWN,

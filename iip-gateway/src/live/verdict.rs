@@ -1,15 +1,8 @@
 //! The first line: whether something is wrong, and what.
 
-use iip_core::stats::{CODE_NAMES, is_error};
+use iip_core::stats::verdict::{Failing, MAX_FINDINGS};
 
 use super::wire::{BackendRow, Kind, Level, MethodRow, SourceRow, TotalRow, Verdict};
-
-/// The share of calls from which errors are a problem, and below which they are not mentioned.
-const PROBLEM: f64 = 0.05;
-const MENTION: f64 = 0.001;
-
-/// The most findings that are named.
-const NAMED: usize = 3;
 
 /// A fault, and its extent: the share of calls or backends.
 struct Finding {
@@ -39,9 +32,9 @@ pub(super) fn verdict(
         b.level.cmp(&a.level).then(by_weight)
     });
     let level = findings.first().map_or(Level::Ok, |finding| finding.level);
-    let more = findings.len().saturating_sub(NAMED);
-    let texts = findings.into_iter().take(NAMED).map(|finding| finding.text);
-    let mut texts: Vec<String> = texts.collect();
+    let more = findings.len().saturating_sub(MAX_FINDINGS);
+    let named = findings.into_iter().take(MAX_FINDINGS);
+    let mut texts: Vec<String> = named.map(|finding| finding.text).collect();
     if more > 0 {
         texts.push(format!("{more} more"));
     }
@@ -82,19 +75,10 @@ fn activity(totals: &[TotalRow]) -> String {
 
 fn failing(method: &MethodRow, sources: &[SourceRow]) -> Option<Finding> {
     let figures = &method.figures;
-    let share = figures.errors / figures.rate;
-    // Without calls, the share is not a number.
-    let is_mentioned = share > MENTION;
-    let source = sources.get(method.source).filter(|_| is_mentioned)?;
-    let is_error = |name: &str| {
-        let code = CODE_NAMES.iter().position(|known| *known == name);
-        code.and_then(|code| u8::try_from(code).ok())
-            .is_some_and(is_error)
-    };
-    let errors = method.codes.iter().filter(|(name, _)| is_error(name));
-    let (code, _) = errors.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
-    // Methods with an error type of their own may fail with it in the course of business.
-    let level = match share >= PROBLEM && *code != "UNKNOWN" {
+    let codes = method.codes.iter().map(|(name, rate)| (*name, *rate));
+    let failing = Failing::judge(figures.rate, figures.errors, codes)?;
+    let source = sources.get(method.source)?;
+    let level = match failing.is_problem {
         true => Level::Problem,
         false => Level::Warning,
     };
@@ -102,12 +86,13 @@ fn failing(method: &MethodRow, sources: &[SourceRow]) -> Option<Finding> {
         level,
         weight: figures.errors,
         text: format!(
-            "{} of {} {}: {:.1} % of {:.1} calls/s fail, most with {code}",
+            "{} of {} {}: {:.1} % of {:.1} calls/s fail, most with {}",
             method.name,
             source.kind.name(),
             source.name,
-            100.0 * share,
-            figures.rate
+            100.0 * failing.share,
+            figures.rate,
+            failing.code
         ),
     })
 }

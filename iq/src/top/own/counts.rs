@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use iip_core::stats::{CODE_NAMES, is_error};
+use iip_core::stats::verdict::is_error_name;
 use serde::Deserialize;
 
 use crate::live::Figures;
@@ -97,12 +97,6 @@ fn quantile(buckets: &[[u64; 3]], q: f64) -> Option<f64> {
 #[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
 pub(super) fn per_second(calls: u64, seconds: f64) -> f64 {
     calls as f64 / seconds
-}
-
-pub(super) fn is_error_name(name: &str) -> bool {
-    let code = CODE_NAMES.iter().position(|known| *known == name);
-    let code = code.and_then(|code| u8::try_from(code).ok());
-    code.is_some_and(is_error)
 }
 
 #[cfg(test)]

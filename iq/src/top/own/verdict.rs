@@ -1,48 +1,36 @@
 //! Whether something is wrong, judged as on the live page.
 
+use iip_core::stats::verdict::{Failing, MAX_FINDINGS};
+
 use super::super::table::shown_rate;
-use super::counts::is_error_name;
 use crate::live::{Method, Text, Total, Verdict};
 
-/// The share of calls from which errors are a problem, and below which they are not mentioned.
-const PROBLEM: f64 = 0.05;
-const MENTION: f64 = 0.001;
-
-/// The most methods that the verdict names.
-const NAMED: usize = 3;
-
 pub(super) fn verdict(is_ready: bool, methods: &[Method], totals: &[Total]) -> Verdict {
-    let mut failing: Vec<(&Method, f64, f64)> = methods
+    let mut failing: Vec<(&Method, f64, Failing<'_>)> = methods
         .iter()
         .filter_map(|method| {
             let (errors, rate) = (method.figures.errors?, method.figures.rate?);
-            (errors > rate * MENTION).then_some((method, errors, errors / rate))
+            let codes = method.codes.iter().map(|(name, rate)| (&**name, *rate));
+            Some((method, errors, Failing::judge(rate, errors, codes)?))
         })
         .collect();
     failing.sort_by(|(_, one, _), (_, other, _)| other.total_cmp(one));
-    let worst = |method: &Method| {
-        let errors = method.codes.iter().filter(|(name, _)| is_error_name(name));
-        let worst = errors.max_by(|(_, one), (_, other)| one.total_cmp(other));
-        worst.map_or_else(String::new, |(name, _)| name.to_string())
-    };
-    // Methods with an error type of their own may fail with it in the course of business.
-    let is_problem = failing
-        .iter()
-        .any(|(method, _, share)| *share >= PROBLEM && worst(method) != "UNKNOWN");
+    let is_problem = failing.iter().any(|(_, _, failing)| failing.is_problem);
     let mut texts = Vec::new();
     if !is_ready {
         texts.push("Not ready: it drains, or says that it is not serving".to_owned());
     }
-    texts.extend(failing.iter().take(NAMED).map(|(method, _, share)| {
+    let named = failing.iter().take(MAX_FINDINGS);
+    texts.extend(named.map(|(method, _, failing)| {
         format!(
             "{}: {:.1} % of {} calls/s fail, most with {}",
             method.name,
-            100.0 * share,
+            100.0 * failing.share,
             shown_rate(method.figures.rate.unwrap_or(0.0)),
-            worst(method)
+            failing.code
         )
     }));
-    if let more @ 1.. = failing.len().saturating_sub(NAMED) {
+    if let more @ 1.. = failing.len().saturating_sub(MAX_FINDINGS) {
         texts.push(format!("{more} more"));
     }
     let level = match (is_problem, texts.is_empty()) {

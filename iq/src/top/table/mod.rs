@@ -4,7 +4,7 @@ mod cell;
 
 use std::cmp::Ordering;
 
-use iip_core::stats::{CODE_NAMES, is_error};
+use iip_core::stats::verdict::is_error_name;
 
 pub(crate) use self::cell::{Cell, Mark, shown_age, shown_latency, shown_rate};
 use self::cell::{micros, shown_us};
@@ -188,12 +188,10 @@ fn calls(snapshot: &Snapshot) -> Table {
     let row = |call: &Call| {
         let phases = call.phases.iter();
         let phases = phases.map(|phase| format!("{} {}", phase.name, shown_us(phase.us)));
-        let code = CODE_NAMES.iter().position(|name| *name == &*call.code);
-        let code = code.and_then(|code| u8::try_from(code).ok());
-        let mark = match code {
+        let mark = match &*call.code {
             // It was slow.
-            Some(0) => Mark::Warning,
-            Some(code) if is_error(code) => Mark::Problem,
+            "OK" => Mark::Warning,
+            code if is_error_name(code) => Mark::Problem,
             _ => Mark::Plain,
         };
         let optional = |text: &Option<Text>| Cell::text(text.as_deref().unwrap_or_default());
