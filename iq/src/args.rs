@@ -1,14 +1,11 @@
 //! The command line.
 
-mod go;
-
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 use iip_rpc::Position;
 
-pub(crate) use self::go::with_long_options;
 use crate::bench::BenchArgs;
 use crate::complete;
 use crate::connection::ConnectArgs;

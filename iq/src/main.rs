@@ -15,6 +15,7 @@ mod drain;
 mod exit;
 mod files;
 mod generate;
+mod go_options;
 mod health;
 mod list;
 mod live;
@@ -50,9 +51,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if complete::requested() {
-        return complete::run();
+        return complete::run(Cli::command);
     }
-    let args = args::with_long_options(std::env::args_os());
+    let args = go_options::with_long_options(std::env::args_os());
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && args.iter().any(|arg| arg == "--json") => {

@@ -23,6 +23,25 @@ pub(super) fn candidates(
     Ok(all.into_iter().filter(|one| !is_option(one)).collect())
 }
 
+/// The number of the word at the cursor, if the shell has passed it.
+pub(super) fn index() -> Option<usize> {
+    std::env::var("_CLAP_COMPLETE_INDEX").ok()?.parse().ok()
+}
+
+/// Writes the script that registers the completions of `{bin}` with a shell. It runs `{completer}`,
+/// in single quotes, with the name of the shell in the variable `{var}`.
+pub(super) fn write_script(
+    script: &str,
+    var: &str,
+    bin: &str,
+    completer: &str,
+    buf: &mut dyn Write,
+) -> io::Result<()> {
+    let completer = completer.replace('\'', r"'\''");
+    let script = script.replace("{var}", var).replace("{bin}", bin);
+    buf.write_all(script.replace("{completer}", &completer).as_bytes())
+}
+
 /// Writes a line for each candidate: its value, and what it means after a tab.
 pub(super) fn write_lines(
     candidates: &[CompletionCandidate],

@@ -6,13 +6,31 @@ use std::path::Path;
 
 use clap_complete::env::EnvCompleter;
 
-use super::adapter::candidates;
+use super::adapter::{candidates, index, write_script};
 
 /// bash, with words as the program gets them.
 pub(super) struct Bash;
 
 /// Characters besides white space at which bash breaks words, and the program does not.
 const BREAKS: [char; 2] = [':', '='];
+
+/// The script that makes bash ask for completions, see [`write_script`].
+const REGISTRATION: &str = r#"
+_iq_complete() {
+    local IFS=$'\n'
+    COMPREPLY=( $( \
+        {var}=bash \
+        _CLAP_COMPLETE_INDEX="$COMP_CWORD" \
+        _IQ_COMPLETE_LINE="${COMP_LINE:0:COMP_POINT}" \
+        _IQ_COMPLETE_WORD="$2" \
+        '{completer}' -- "${COMP_WORDS[@]}" 2>/dev/null \
+    ) )
+    if [[ "${COMPREPLY-}" =~ [=/:]$ ]]; then
+        compopt -o nospace 2>/dev/null
+    fi
+}
+complete -o bashdefault -F _iq_complete {bin}
+"#;
 
 impl EnvCompleter for Bash {
     fn name(&self) -> &'static str {
@@ -31,25 +49,7 @@ impl EnvCompleter for Bash {
         completer: &str,
         buf: &mut dyn Write,
     ) -> io::Result<()> {
-        let completer = completer.replace('\'', r"'\''");
-        writeln!(
-            buf,
-            r#"
-_iq_complete() {{
-    local IFS=$'\n'
-    COMPREPLY=( $( \
-        {var}=bash \
-        _CLAP_COMPLETE_INDEX="$COMP_CWORD" \
-        _IQ_COMPLETE_LINE="${{COMP_LINE:0:COMP_POINT}}" \
-        _IQ_COMPLETE_WORD="$2" \
-        '{completer}' -- "${{COMP_WORDS[@]}}" 2>/dev/null \
-    ) )
-    if [[ "${{COMPREPLY-}}" =~ [=/:]$ ]]; then
-        compopt -o nospace 2>/dev/null
-    fi
-}}
-complete -o bashdefault -F _iq_complete {bin}"#
-        )
+        write_script(REGISTRATION, var, bin, completer, buf)
     }
 
     fn write_complete(
@@ -59,9 +59,7 @@ complete -o bashdefault -F _iq_complete {bin}"#
         current_dir: Option<&Path>,
         buf: &mut dyn Write,
     ) -> io::Result<()> {
-        let index = std::env::var("_CLAP_COMPLETE_INDEX");
-        let index = index.ok().and_then(|index| index.parse().ok()).unwrap_or(0);
-        let joined = joined(&args, index);
+        let joined = joined(&args, index().unwrap_or(0));
         for candidate in candidates(cmd, joined.words, joined.index, current_dir)? {
             let value = candidate.get_value().to_string_lossy();
             // bash replaces what follows the last break only.

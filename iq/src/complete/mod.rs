@@ -15,7 +15,6 @@ mod zsh;
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_complete::engine::{CompletionCandidate, ValueCompleter};
 use clap_complete::env::{Elvish, Powershell, Shells};
 use clap_complete::{CompleteEnv, PathCompleter};
@@ -24,7 +23,6 @@ use iip_rpc::schema::Description;
 use self::bash::Bash;
 use self::fish::Fish;
 use self::zsh::Zsh;
-use crate::args::Cli;
 use crate::connection::ConnectArgs;
 use crate::place::Place;
 
@@ -33,12 +31,12 @@ pub(crate) fn requested() -> bool {
     std::env::var_os("COMPLETE").is_some_and(|shell| !shell.is_empty() && shell != "0")
 }
 
-/// Prints the completions, or the script that makes a shell ask for them.
-pub(crate) fn run() -> ExitCode {
+/// Prints the completions of `command`, or the script that makes a shell ask for them.
+pub(crate) fn run(command: fn() -> clap::Command) -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     let folder = std::env::current_dir().ok();
-    words::remember(&args);
-    let completer = CompleteEnv::with_factory(Cli::command).shells(Shells(&[
+    words::remember(&args, command);
+    let completer = CompleteEnv::with_factory(command).shells(Shells(&[
         &Bash,
         &Elvish,
         &Fish,

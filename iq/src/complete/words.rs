@@ -3,16 +3,24 @@
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, Command, FromArgMatches};
 
+use super::adapter::index;
 use super::bash;
-use crate::args::{Cli, with_long_options};
 use crate::connection::ConnectArgs;
+use crate::go_options::with_long_options;
 
-/// The words of the line before the cursor.
-static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
+static LINE: OnceLock<Line> = OnceLock::new();
 
-/// The words of the line before the cursor.
+/// The line that is completed.
+#[derive(Debug)]
+struct Line {
+    command: fn() -> Command,
+    /// The words before the cursor.
+    words: Vec<OsString>,
+}
+
+/// The arguments before the cursor.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     pub(super) target: Option<String>,
@@ -22,15 +30,14 @@ pub(super) struct Given {
     pub(super) may_be_file: bool,
 }
 
-/// Remembers the words that a shell has passed after `--`.
-pub(super) fn remember(args: &[OsString]) {
+/// Remembers the words that a shell has passed after `--`, which are arguments of `command`.
+pub(super) fn remember(args: &[OsString], command: fn() -> Command) {
     let after = args
         .iter()
         .position(|arg| arg == "--")
         .map_or(args.len(), |at| at + 1);
     let mut words = args[after..].to_vec();
-    let index = std::env::var("_CLAP_COMPLETE_INDEX").ok();
-    let mut index = index.and_then(|index| index.parse().ok());
+    let mut index = index();
     if std::env::var_os("COMPLETE").is_some_and(|shell| shell == "bash") {
         let joined = bash::joined(&words, index.unwrap_or(0));
         (words, index) = (joined.words, Some(joined.index));
@@ -38,13 +45,16 @@ pub(super) fn remember(args: &[OsString]) {
     let before = index.unwrap_or_else(|| words.len().saturating_sub(1));
     words.truncate(before);
     // It is called once.
-    let _ = WORDS.set(words);
+    let _ = LINE.set(Line { command, words });
 }
 
 /// Reads the line before the cursor.
 pub(super) fn given() -> Given {
-    let words = with_long_options(WORDS.get().cloned().unwrap_or_default());
-    let command = Cli::command().ignore_errors(true);
+    let Some(line) = LINE.get() else {
+        return Given::default();
+    };
+    let words = with_long_options(line.words.iter().cloned());
+    let command = (line.command)().ignore_errors(true);
     let Ok(matches) = command.try_get_matches_from(words) else {
         return Given::default();
     };

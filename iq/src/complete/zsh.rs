@@ -6,10 +6,38 @@ use std::path::Path;
 
 use clap_complete::env::EnvCompleter;
 
-use super::adapter::{candidates, write_lines};
+use super::adapter::{candidates, index, write_lines, write_script};
 
 /// zsh, without a space where a value follows.
 pub(super) struct Zsh;
+
+/// The script that makes zsh ask for completions, see [`write_script`].
+const REGISTRATION: &str = r#"#compdef {bin}
+_iq_complete() {
+    local line value
+    local -a values shown open open_shown
+    for line in "${(@f)$( \
+        {var}=zsh _CLAP_COMPLETE_INDEX=$(( CURRENT - 1 )) \
+        '{completer}' -- "${words[@]}" 2>/dev/null \
+    )}"; do
+        value="${line%%$'\t'*}"
+        if [[ -z "$value" ]]; then
+            continue
+        elif [[ "$value" == *[=:/] ]]; then
+            open+=("$value")
+            open_shown+=("${line/$'\t'/  -- }")
+        else
+            values+=("$value")
+            shown+=("${line/$'\t'/  -- }")
+        fi
+    done
+    local found=1
+    (( $#values )) && compadd -l -d shown -- "${values[@]}" && found=0
+    (( $#open )) && compadd -S '' -l -d open_shown -- "${open[@]}" && found=0
+    return found
+}
+compdef _iq_complete {bin}
+"#;
 
 impl EnvCompleter for Zsh {
     fn name(&self) -> &'static str {
@@ -28,35 +56,7 @@ impl EnvCompleter for Zsh {
         completer: &str,
         buf: &mut dyn Write,
     ) -> io::Result<()> {
-        let completer = completer.replace('\'', r"'\''");
-        writeln!(
-            buf,
-            r#"#compdef {bin}
-_iq_complete() {{
-    local line value
-    local -a values shown open open_shown
-    for line in "${{(@f)$( \
-        {var}=zsh _CLAP_COMPLETE_INDEX=$(( CURRENT - 1 )) \
-        '{completer}' -- "${{words[@]}}" 2>/dev/null \
-    )}}"; do
-        value="${{line%%$'\t'*}}"
-        if [[ -z "$value" ]]; then
-            continue
-        elif [[ "$value" == *[=:/] ]]; then
-            open+=("$value")
-            open_shown+=("${{line/$'\t'/  -- }}")
-        else
-            values+=("$value")
-            shown+=("${{line/$'\t'/  -- }}")
-        fi
-    done
-    local found=1
-    (( $#values )) && compadd -l -d shown -- "${{values[@]}}" && found=0
-    (( $#open )) && compadd -S '' -l -d open_shown -- "${{open[@]}}" && found=0
-    return found
-}}
-compdef _iq_complete {bin}"#
-        )
+        write_script(REGISTRATION, var, bin, completer, buf)
     }
 
     fn write_complete(
@@ -66,9 +66,7 @@ compdef _iq_complete {bin}"#
         current_dir: Option<&Path>,
         buf: &mut dyn Write,
     ) -> io::Result<()> {
-        let index = std::env::var("_CLAP_COMPLETE_INDEX");
-        let index = index.ok().and_then(|index| index.parse().ok());
-        let index = index.unwrap_or_else(|| args.len().saturating_sub(1));
+        let index = index().unwrap_or_else(|| args.len().saturating_sub(1));
         // An empty word at the end is not passed.
         if args.len() == index {
             args.push(OsString::new());
