@@ -1,14 +1,16 @@
 //! Recordings of calls: the files that `iq record` writes and `iq replay` reads. `docs/recordings.md`
 //! has their format.
 
+mod described;
 mod file;
 mod payload;
 mod record;
 mod services;
 
+pub(crate) use self::described::{Described, Part};
 pub(crate) use self::file::{Reader, begin, encode};
-pub(crate) use self::payload::{Blanked, Part};
+pub(crate) use self::payload::Blanked;
 pub(crate) use self::record::{
     Begin, Body, Closed, End, Lost, Message, Moment, Opened, Outcome, Record, Reply, Request,
 };
-pub(crate) use self::services::{Described, Services};
+pub(crate) use self::services::Services;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use iip_rpc::schema::{Description, Format, Method, MethodKind};
+use iip_rpc::schema::Description;
 
-use super::payload::Part;
+use super::described::{Described, Part};
 use crate::exit::{Failure, Outcome};
 
 /// The number of services that a recording can have.
@@ -66,46 +66,5 @@ impl Services {
         let service = self.services.get(place.service)?;
         let method = service.methods.get(place.method)?;
         Some(Described::new(service, method, place.secrets))
-    }
-}
-
-/// A method with its service.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Described<'a> {
-    pub(super) service: &'a Description,
-    pub(crate) method: &'a Method,
-    secrets: [bool; Part::ALL.len()],
-}
-
-impl<'a> Described<'a> {
-    fn new(service: &'a Description, method: &'a Method, secrets: [bool; Part::ALL.len()]) -> Self {
-        Self {
-            service,
-            method,
-            secrets,
-        }
-    }
-
-    /// The name, such as `shop.Orders.place`.
-    pub(crate) fn name(&self) -> String {
-        format!("{}.{}", self.service.service, self.method.name)
-    }
-
-    /// Returns `true` if its messages have neither an envelope nor a form that is known.
-    pub(crate) fn is_raw(&self) -> bool {
-        self.method.format == Format::Raw
-    }
-
-    /// Returns `true` if a part of its calls may contain secrets.
-    pub(crate) fn has_secrets(&self, part: Part) -> bool {
-        self.secrets[part as usize]
-    }
-
-    /// Returns `true` if the server replies with a stream.
-    pub(crate) fn streams_replies(&self) -> bool {
-        matches!(
-            self.method.kind,
-            MethodKind::ServerStream | MethodKind::Bidirectional | MethodKind::Subscription
-        )
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use iip_rpc::{CallOptions, HealthClient, HealthState};
 use serde::Deserialize;
 
-use super::source::ask;
+use super::ask::ask;
 use crate::connection::Connection;
 use crate::exit::{Failure, Outcome};
 use crate::live::{self, Connections, Figures, Method, Snapshot, Text, Total, Verdict};

@@ -1,5 +1,6 @@
 //! `iq top`: what a process does, live.
 
+mod ask;
 mod go;
 mod own;
 mod screen;

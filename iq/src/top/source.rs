@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use iip_rpc::{Code, Status};
-
 use super::go;
 use super::own;
-use crate::connection::{ConnectArgs, Connection};
-use crate::exit::{Failure, Outcome};
+use crate::connection::ConnectArgs;
+use crate::exit::Outcome;
 use crate::live::{Page, Snapshot, Text};
 use crate::output::Output;
-use crate::stats::ask_within;
 
 /// What is watched.
 #[derive(Debug)]
@@ -48,20 +45,4 @@ impl Source {
             Self::Go(server) => server.read().await,
         }
     }
-}
-
-/// Asks a path with statistics.
-pub(super) async fn ask(connection: &Connection, path: &str, body: &str) -> Outcome<String> {
-    let asked = ask_within(connection, path, body, connection.timeout).await;
-    asked.map_err(|failure| match failure {
-        Failure::Status(status) if status.code() == Code::Unimplemented => {
-            let text = format!(
-                "{}: see `ServerBuilder::statistics`, or watch its live page, \
-                 `iq top http://HOST:PORT/live`",
-                status.own_message()
-            );
-            Failure::Status(Status::unimplemented(text))
-        }
-        failure => failure,
-    })
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use self::counts::{Counts, per_second};
 use self::verdict::verdict;
-use super::source::ask;
+use super::ask::ask;
 use crate::connection::Connection;
 use crate::exit::{Failure, Outcome};
 use crate::live::{self, Call, Connections, Method, Phase, Snapshot, Source, Text, Total};
