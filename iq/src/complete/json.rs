@@ -1,5 +1,7 @@
 //! The names of fields in JSON that is not complete.
 
+use std::str::CharIndices;
+
 use iip_rpc::schema::{Method, Types};
 
 use super::is_harmless;
@@ -54,19 +56,8 @@ fn place(text: &str) -> Option<End> {
     while let Some((at, c)) = chars.next() {
         match c {
             '"' => {
-                let mut content = String::new();
-                let mut closed = false;
-                while let Some((_, c)) = chars.next() {
-                    match c {
-                        '"' => {
-                            closed = true;
-                            break;
-                        }
-                        '\\' => content.extend(chars.next().map(|(_, c)| c)),
-                        c => content.push(c),
-                    }
-                }
-                if !closed {
+                let (content, is_closed) = text_in_quotes(&mut chars);
+                if !is_closed {
                     let name = expected.then_some((at, content));
                     let known = known.pop().unwrap_or_default();
                     return Some(End {
@@ -107,6 +98,19 @@ fn place(text: &str) -> Option<End> {
         name,
         known,
     })
+}
+
+/// Scans a text after its first quote. Returns its content, and `true` if it ends with a quote.
+fn text_in_quotes(chars: &mut CharIndices<'_>) -> (String, bool) {
+    let mut content = String::new();
+    while let Some((_, c)) = chars.next() {
+        match c {
+            '"' => return (content, true),
+            '\\' => content.extend(chars.next().map(|(_, c)| c)),
+            c => content.push(c),
+        }
+    }
+    (content, false)
 }
 
 /// The names that can be in the object at the end.

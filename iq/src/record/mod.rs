@@ -11,6 +11,7 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
@@ -146,6 +147,15 @@ pub(crate) async fn run(args: &RecordArgs, connect: &ConnectArgs, output: &Outpu
         () = proxy.serve(listener) => {}
     }
     shared.end();
+    let recorded = completed(written, &mut signals).await?;
+    summary(args, &recorded, output)
+}
+
+/// Waits until the file is complete, or a signal comes.
+async fn completed(
+    written: JoinHandle<Outcome<Recorded>>,
+    signals: &mut Signals,
+) -> Outcome<Recorded> {
     let written = tokio::task::spawn_blocking(move || written.join());
     let recorded = tokio::select! {
         biased;
@@ -154,11 +164,10 @@ pub(crate) async fn run(args: &RecordArgs, connect: &ConnectArgs, output: &Outpu
         written = written => written,
     };
     let recorded = recorded.ok().and_then(Result::ok);
-    let recorded = recorded.unwrap_or_else(|| {
+    recorded.unwrap_or_else(|| {
         let text = "the thread that writes the file has failed".to_owned();
         Err(Failure::Own(text))
-    })?;
-    summary(args, &recorded, output)
+    })
 }
 
 /// The descriptions of the services, and the build that they are of.

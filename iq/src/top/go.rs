@@ -60,7 +60,7 @@ impl Server {
         let connections = ask(&self.connection, CONNECTIONS, "{}").await?;
         let connections = parse(CONNECTIONS, &connections)?;
         let verdict = self.verdict().await;
-        Ok(self.snapshot(&paths, before, now, connections, verdict))
+        Ok(self.snapshot(&paths, before, now, &connections, verdict))
     }
 
     /// What can be told without the codes of calls: the health, if the server has one.
@@ -95,7 +95,7 @@ impl Server {
         paths: &[PathReport],
         before: Option<(Instant, HashMap<String, u64>)>,
         now: Instant,
-        connections: HashMap<String, ConnectionReport>,
+        connections: &HashMap<String, ConnectionReport>,
         verdict: Verdict,
     ) -> Snapshot {
         let (at, before) = before.unwrap_or_else(|| (now, HashMap::new()));
@@ -120,11 +120,6 @@ impl Server {
             codes: BTreeMap::new(),
             calls: report.calls,
         });
-        let mut listed: Vec<live::Connection> = connections
-            .iter()
-            .map(|(peer, report)| report.row(peer))
-            .collect();
-        listed.sort_by(|one, other| one.peer.cmp(&other.peer));
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let since = since.unwrap_or(Duration::ZERO).as_millis();
         Snapshot {
@@ -141,10 +136,7 @@ impl Server {
                 figures: total,
             }],
             methods: methods.collect(),
-            connections: Connections {
-                total: listed.len() as u64,
-                listed,
-            },
+            connections: listed(connections),
             ..Snapshot::default()
         }
     }
@@ -215,6 +207,17 @@ impl ConnectionReport {
             calls: None,
             build: None,
         }
+    }
+}
+
+/// The connections, in the order of their peers.
+fn listed(reports: &HashMap<String, ConnectionReport>) -> Connections {
+    let rows = reports.iter().map(|(peer, report)| report.row(peer));
+    let mut listed: Vec<live::Connection> = rows.collect();
+    listed.sort_by(|one, other| one.peer.cmp(&other.peer));
+    Connections {
+        total: listed.len() as u64,
+        listed,
     }
 }
 

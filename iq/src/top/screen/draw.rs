@@ -135,17 +135,8 @@ fn key_line(screen: &Screen) -> Line<'static> {
 
 /// The rows that there is room for.
 fn rows(frame: &mut Frame<'_>, screen: &mut Screen, table: &Table, area: Rect) {
-    let page = usize::from(area.height.saturating_sub(1));
     let list = screen.list_mut();
-    (list.rows, list.columns) = (table.rows.len(), table.columns.len());
-    list.page = page.max(1);
-    list.selected = list.selected.min(list.rows.saturating_sub(1));
-    let lowest = (list.selected + 1).saturating_sub(list.page);
-    let highest = list.rows.saturating_sub(list.page);
-    list.offset = list
-        .offset
-        .clamp(lowest, list.selected.max(lowest))
-        .min(highest);
+    list.fit(table, usize::from(area.height.saturating_sub(1)));
     let list = *list;
     if table.rows.is_empty() {
         let text = match screen.filter.is_empty() {
@@ -161,12 +152,8 @@ fn rows(frame: &mut Frame<'_>, screen: &mut Screen, table: &Table, area: Rect) {
     let fitting = fit::columns(&table.columns, &table.rows, list.sort, area.width.into());
     let head = fitting.iter().map(|&(index, width)| {
         let column = &table.columns[index];
-        let arrow = match (list.sort == Some(index), list.is_descending) {
-            (false, _) => "",
-            (true, true) => "↓",
-            (true, false) => "↑",
-        };
-        aligned(&format!("{}{arrow}", column.head), width, column.is_text)
+        let text = format!("{}{}", column.head, list.arrow(index));
+        aligned(&text, width, column.is_text)
     });
     let head = Row::new(head).style(Style::new().add_modifier(Modifier::UNDERLINED));
     let lines = visible.iter().enumerate().map(|(place, row)| {

@@ -58,6 +58,28 @@ struct List {
     columns: usize,
 }
 
+impl List {
+    /// Shows so many rows of a table, and the selected one among them.
+    fn fit(&mut self, table: &Table, page: usize) {
+        (self.rows, self.columns) = (table.rows.len(), table.columns.len());
+        self.page = page.max(1);
+        self.selected = self.selected.min(self.rows.saturating_sub(1));
+        let lowest = (self.selected + 1).saturating_sub(self.page);
+        let highest = self.rows.saturating_sub(self.page);
+        let offset = self.offset.clamp(lowest, self.selected.max(lowest));
+        self.offset = offset.min(highest);
+    }
+
+    /// The mark of a column by which the rows are sorted.
+    fn arrow(&self, column: usize) -> &'static str {
+        match (self.sort == Some(column), self.is_descending) {
+            (false, _) => "",
+            (true, true) => "↓",
+            (true, false) => "↑",
+        }
+    }
+}
+
 impl Screen {
     pub(super) fn new(target: &str, has_colours: bool, snapshot: Snapshot) -> Self {
         let list = |view| List {
