@@ -1,11 +1,11 @@
-//! Statuses of errors of the file system.
+//! Conversion of file system errors into statuses.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 
 use iip_rpc::{Code, Status};
 
-/// The status of a failed step: `doing` says what failed, and on which file.
+/// Returns the status of a failed operation. `doing` names the operation and the file.
 pub(crate) fn failed(error: io::Error, doing: impl Display) -> Status {
     let code = match error.kind() {
         ErrorKind::NotFound => Code::NotFound,
@@ -21,12 +21,12 @@ pub(crate) fn failed(error: io::Error, doing: impl Display) -> Status {
     Status::new(code, format!("{doing}: {error}"))
 }
 
-/// The status of a task that panicked, or was ended with its runtime.
+/// Returns the status for a task that panicked, or was cancelled with its runtime.
 pub(crate) fn ended(error: tokio::task::JoinError) -> Status {
     Status::internal_from(error)
 }
 
-/// Runs a step that blocks.
+/// Runs a blocking operation on Tokio's blocking threads.
 pub(crate) async fn blocking<T: Send + 'static>(
     step: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {

@@ -1,5 +1,5 @@
-//! BLAKE3 of a file that is hashed chunk by chunk. The chunks are subtrees of BLAKE3's tree, so the
-//! hash of the file follows from their values, and the file need not be read again.
+//! BLAKE3 hashing of a file chunk by chunk. The chunks are subtrees of the BLAKE3 tree, so the hash
+//! of the file is computed from their values without reading the file again.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use blake3::Hasher;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use serde::{Deserialize, Serialize};
 
-/// The BLAKE3 hash of a file, the same that `b3sum` prints.
+/// The BLAKE3 hash of a file, as printed by `b3sum`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// The bytes of the hash.
+    /// Returns the bytes of the hash.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -25,7 +25,7 @@ impl From<[u8; 32]> for Hash {
     }
 }
 
-/// 64 hexadecimal digits in lower case.
+/// Writes 64 hexadecimal digits in lower case.
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
@@ -38,7 +38,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// Size of the chunks of a file of this size, in bytes.
+/// Returns the chunk size, in bytes, of a file of `size` bytes.
 pub(crate) const fn chunk_bytes(size: u64) -> u64 {
     if size > 4 << 30 { 4 << 20 } else { 1 << 20 }
 }
@@ -46,17 +46,18 @@ pub(crate) const fn chunk_bytes(size: u64) -> u64 {
 /// The value of a chunk: BLAKE3's chaining value, or the hash of the file if it has only one chunk.
 pub(crate) type ChunkValue = [u8; 32];
 
-/// Hashes a file from the beginning of one of its chunks on.
+/// Hashes a file, starting at the beginning of a chunk.
 #[derive(Debug)]
 pub(crate) struct ChunkHasher {
     size: u64,
     position: u64,
-    /// It has 2 KiB, and is moved with the file that is hashed.
+    /// Boxed: a `Hasher` is 2 KiB large, and a `ChunkHasher` is moved into the task of each read or
+    /// write.
     hasher: Box<Hasher>,
 }
 
 impl ChunkHasher {
-    /// `offset` is the beginning of a chunk, or the end of the file.
+    /// Starts at `offset`: the beginning of a chunk, or the end of the file.
     pub(crate) fn new(size: u64, offset: u64) -> Self {
         Self {
             size,
@@ -65,19 +66,19 @@ impl ChunkHasher {
         }
     }
 
-    /// Number of bytes up to the end of the current chunk; 0 at the end of the file.
+    /// Returns the number of bytes up to the end of the current chunk; 0 at the end of the file.
     pub(crate) fn left(&self) -> u64 {
         let chunk = chunk_bytes(self.size);
         (chunk - self.position % chunk).min(self.size - self.position)
     }
 
-    /// Offset of the next byte.
+    /// Returns the offset of the next byte.
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
-    /// Adds bytes of the current chunk, at most [`left`](Self::left). Returns its value if they are
-    /// the last ones of it.
+    /// Adds bytes of the current chunk, at most [`left`](Self::left). Returns the value of the
+    /// chunk if they complete it.
     pub(crate) fn update(&mut self, bytes: &[u8]) -> Option<ChunkValue> {
         self.hasher.update(bytes);
         let left = self.left();
@@ -97,14 +98,14 @@ impl ChunkHasher {
     }
 }
 
-/// A hasher of a subtree that begins at this offset, a multiple of the chunk size.
+/// Returns a hasher for the subtree that begins at `offset`, a multiple of the chunk size.
 fn hasher_at(offset: u64) -> Hasher {
     let mut hasher = Hasher::new();
     hasher.set_input_offset(offset);
     hasher
 }
 
-/// The values of the chunks of a file from its beginning on, combined as far as possible.
+/// The chunk values of a file from its beginning, merged into the values of larger subtrees.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tree {
     /// The values of complete subtrees, the largest first.
@@ -115,8 +116,8 @@ pub(crate) struct Tree {
 impl Tree {
     /// Adds the value of the next chunk.
     pub(crate) fn push(&mut self, value: ChunkValue) {
-        // Two subtrees are combined only when a further chunk exists: the last two of a file may
-        // be the children of its root, which is computed differently.
+        // Two subtrees are merged only once another chunk follows: the last two of a file may be
+        // the children of the root, whose hash is computed differently.
         while self.stack.len() > self.chunks.count_ones() as usize {
             self.merge_last();
         }
@@ -131,12 +132,12 @@ impl Tree {
         }
     }
 
-    /// Number of chunks.
+    /// Returns the number of chunks.
     pub(crate) fn chunks(&self) -> u64 {
         self.chunks
     }
 
-    /// The hash of the file, which has no further chunks.
+    /// Returns the hash of the file. All of its chunks must have been added.
     pub(crate) fn root(mut self) -> Hash {
         while self.stack.len() > 2 {
             self.merge_last();

@@ -1,14 +1,14 @@
-//! The journal of an unfinished file: which source it comes from, and the values of the chunks that
+//! The journal of an unfinished file: the identity of its source, and the values of the chunks that
 //! are on disk.
 //!
 //! ```text
-//! head   8 magic and version | 8 size | 8 seconds | 4 nanoseconds | 4 chunk size | 8 inode | 8 check
+//! head   8 magic, version | 8 size | 8 seconds | 4 nanoseconds | 4 chunk size | 8 inode | 8 check
 //! entry  32 value of the chunk | 8 check
 //! ```
 //!
-//! Numbers are little-endian. A check is the beginning of a BLAKE3 hash, and that of an entry covers
-//! the head and the number of the entry too: neither a torn last entry nor one of an earlier journal
-//! is taken for a valid one.
+//! Numbers are little-endian. A check is the first 8 bytes of a BLAKE3 hash. The check of an entry
+//! also covers the head and the index of the entry, so that a torn last entry, or an entry of an
+//! earlier journal, is detected as invalid.
 
 use std::io::{self, Read};
 
@@ -41,7 +41,7 @@ impl Head {
         Self(head)
     }
 
-    /// Reads the identity of the source; `None` if this is not a head, or that of another version.
+    /// Returns the identity of the source; `None` if this is not a valid head of this version.
     fn identity(&self) -> Option<Identity> {
         let size = u64::from_le_bytes(self.field(8)?);
         let modified = Modified {
@@ -80,7 +80,7 @@ fn check(parts: &[&[u8]]) -> [u8; CHECK_BYTES] {
     check
 }
 
-/// What a journal says.
+/// The content of a journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Recovered {
     pub(crate) identity: Identity,
@@ -88,7 +88,8 @@ pub(crate) struct Recovered {
     pub(crate) tree: Tree,
 }
 
-/// Reads a journal up to the first entry that is incomplete or not valid; `None` without a head.
+/// Reads a journal up to the first entry that is incomplete or invalid. Returns `None` without a
+/// valid head.
 pub(crate) fn read(mut journal: impl Read) -> io::Result<Option<Recovered>> {
     let mut head = [0; HEAD_BYTES];
     if !read_whole(&mut journal, &mut head)? {
@@ -121,7 +122,7 @@ fn read_whole(journal: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// Length of the journal of so many chunks.
+/// Returns the length, in bytes, of a journal with this number of chunks.
 pub(crate) const fn length(chunks: u64) -> u64 {
     HEAD_BYTES as u64 + chunks * ENTRY_BYTES as u64
 }

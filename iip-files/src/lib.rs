@@ -1,23 +1,24 @@
-//! Transfer of files over IIP, as the typed service `iip.Files`: a [`Folder`] serves a directory, and
-//! a [`FileClient`] puts files into it and gets them from it.
+//! File transfer over IIP, as the typed service `iip.Files`. A [`Folder`] serves a directory; a
+//! [`FileClient`] uploads files to it and downloads files from it.
 //!
-//! - A transfer that was interrupted is resumed by the next one, also by that of another process
-//!   and after a restart of either side. Nothing is read again for that.
-//! - Every MiB is checked with BLAKE3 when it arrives, and the hash of the whole file, the one that
-//!   `b3sum` prints, follows from that. A file gets its name only once all of it is on disk.
-//! - Nothing outside the folder is read or written, on neither side, whatever the other side sends.
-//! - Other calls on the connection go on beside a transfer, whose data flow as a stream with its own
+//! - An interrupted transfer is resumed by the next one, even from another process or after a
+//!   restart of either side. Resuming does not read again what was already transferred.
+//! - Each chunk (1 MiB, or 4 MiB in files above 4 GiB) is checked with BLAKE3 on arrival. The hash
+//!   of the whole file, as printed by `b3sum`, is derived from the chunks. A file gets its name
+//!   only after all of it is on disk.
+//! - Neither side reads or writes anything outside its folder, whatever the other side sends.
+//! - Other calls on the connection continue during a transfer: its data is a stream with its own
 //!   flow control.
 //!
-//! [`Folder`] has an example. The guide (`docs/guide/files.md` in the repository) describes how
-//! transfers go, and what the limits are.
+//! See [`Folder`] for an example. The guide (`docs/guide/files.md` in the repository) describes the
+//! course of a transfer and the limits.
 
-// How a file passes, on either side:
+// The path of a file through the modules, on either side:
 //
 //   source  root, path ─▶ send (reads ahead, hash) ─▶ stream of pieces
 //   target  stream of pieces ─▶ receive (writes behind) ─▶ part (hash, journal) ─▶ its name
 //
-//   client: put is a source, get a target; server: downloads and uploads
+//   sources: client put, server downloads; targets: client get, server uploads
 
 mod client;
 mod failure;

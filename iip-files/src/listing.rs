@@ -1,4 +1,4 @@
-//! Everything below a directory.
+//! Recursive listing of a directory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,19 +11,20 @@ use crate::path::{FilePath, is_reserved, objection};
 use crate::root::{self, Root};
 use crate::service::{Entry, Identity, Kind, Listed, MAX_ENTRIES};
 
-/// Lists everything below a directory, in the order of names, directories before what they contain.
-/// Symbolic links and special files are listed and not followed; unfinished files are left out.
+/// Lists everything below a directory, sorted by name within each directory, and each directory
+/// before its contents. Symbolic links and special files are listed and not followed; unfinished
+/// files are left out.
 #[derive(Debug)]
 pub(crate) struct Listing {
     root: Arc<Root>,
     base: FilePath,
-    /// Directories that are to be read, the next one last.
+    /// Stack of the directories that are still to be read.
     directories: Vec<FilePath>,
     found: VecDeque<Listed>,
 }
 
 impl Listing {
-    /// Begins at a directory. Blocks.
+    /// Starts at a directory. Blocks.
     pub(crate) fn new(root: Arc<Root>, base: FilePath) -> Result<Self, Status> {
         root.directory(&base)?;
         let directories = vec![FilePath::default()];
@@ -35,7 +36,7 @@ impl Listing {
         })
     }
 
-    /// Returns the next entries, at most [`MAX_ENTRIES`]; none at the end. Blocks.
+    /// Returns the next entries, at most [`MAX_ENTRIES`]. There are none at the end. Blocks.
     pub(crate) fn next(&mut self) -> Result<Vec<Listed>, Status> {
         while self.found.len() < MAX_ENTRIES
             && let Some(directory) = self.directories.pop()
@@ -50,7 +51,7 @@ impl Listing {
         let path = self.base.join(directory.as_str())?;
         let doing = |error| failed(error, format_args!("reading {}", self.root.label(&path)));
         let dir = match self.root.directory(&path) {
-            // It was removed in the meantime.
+            // The directory was removed in the meantime.
             Err(status) if status.code() == Code::NotFound => return Ok(()),
             dir => dir?,
         };
@@ -69,7 +70,8 @@ impl Listing {
     }
 }
 
-/// Describes an entry of a directory; `None` if it has gone, or is an unfinished file.
+/// Describes an entry of a directory; `None` if it was removed in the meantime, or is an unfinished
+/// file.
 fn listed(directory: &FilePath, entry: &DirEntry, dir: &cap_std::fs::Dir) -> Option<Listed> {
     let name = entry.file_name();
     let special = Entry {
@@ -92,7 +94,7 @@ fn listed(directory: &FilePath, entry: &DirEntry, dir: &cap_std::fs::Dir) -> Opt
             };
             Some(Listed { path, entry })
         }
-        // A name that is no text cannot be a path.
+        // A name that is not UTF-8 is not allowed in a path.
         None => Some(Listed {
             path: in_directory(&name.to_string_lossy()),
             entry: special,

@@ -1,4 +1,5 @@
-//! A file that is being received: its part beside the target, and the journal of what is on disk.
+//! A file that is being received: the part file next to the target, and the journal of the chunks
+//! that are on disk.
 
 use std::fs::{File, FileTimes};
 use std::io::{self, BufReader, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
@@ -25,14 +26,15 @@ pub(crate) struct Part {
     disk: Arc<Disk>,
     hasher: ChunkHasher,
     tree: Tree,
-    /// The chunks that were written and are not in the journal.
+    /// The values of the chunks that were written but are not in the journal yet.
     unsynced: Vec<ChunkValue>,
     restarted: bool,
-    /// Set if the file has its name already: the last transfer ended between that and its end.
+    /// Set if the file already has its final name: the last transfer was interrupted after the
+    /// rename, before it removed the journal.
     is_named: bool,
 }
 
-/// What makes a part durable, beside further writes.
+/// The files of a part, shared so that they can be synced during further writes.
 #[derive(Debug)]
 pub(crate) struct Disk {
     parent: Parent,
@@ -41,18 +43,18 @@ pub(crate) struct Disk {
     head: Head,
 }
 
-/// Chunks that are written and have to be made durable.
+/// Chunks that were written and have to be synced.
 #[derive(Debug)]
 pub(crate) struct Unsynced {
     first: u64,
     values: Vec<ChunkValue>,
-    /// Where the last of them ends.
+    /// The offset at which the last of them ends.
     pub(crate) end: u64,
 }
 
 impl Part {
-    /// Opens the part of a file, or creates it. What an earlier transfer has left is kept if its
-    /// source is the same.
+    /// Opens the part of a file, or creates it. The bytes of an earlier transfer are kept if its
+    /// source was the same.
     pub(crate) fn open(parent: Parent, identity: Identity) -> Result<Self, Status> {
         let names = part_names(&parent.name);
         let label = parent.label.clone();
@@ -98,29 +100,30 @@ impl Part {
         })
     }
 
-    /// The offset of the next byte.
+    /// Returns the offset of the next byte.
     pub(crate) fn position(&self) -> u64 {
         self.hasher.position()
     }
 
-    /// The size of the file.
+    /// Returns the size of the file.
     pub(crate) fn size(&self) -> u64 {
         self.identity.size
     }
 
-    /// Returns `true` if bytes of an earlier transfer were discarded, whose source was different.
+    /// Returns `true` if bytes of an earlier transfer were discarded because its source was
+    /// different.
     pub(crate) fn restarted(&self) -> bool {
         self.restarted
     }
 
-    /// What makes written chunks durable.
+    /// Returns the files, for [`Disk::sync`].
     pub(crate) fn disk(&self) -> Arc<Disk> {
         Arc::clone(&self.disk)
     }
 
-    /// Writes the next pieces, after a check that they are what the sender has hashed. If one is not,
-    /// those before it are written. After an error nothing more can be written: the position may be
-    /// beyond what is in the file.
+    /// Checks the next pieces against the hashes of the sender, and writes them. If a piece does
+    /// not match, the pieces before it are still written. After an error, nothing more can be
+    /// written: the position may be beyond the bytes in the file.
     pub(crate) fn write(&mut self, pieces: &[Piece]) -> Result<(), Status> {
         let mut values = Vec::new();
         let mut valid = 0;
@@ -141,7 +144,7 @@ impl Part {
         checked
     }
 
-    /// Checks the next piece. Returns the value of its chunk if it is the last one of it.
+    /// Checks the next piece. Returns the value of its chunk if the piece completes it.
     fn check(&mut self, piece: &Piece) -> Result<Option<ChunkValue>, Status> {
         let label = &self.disk.parent.label;
         if piece.bytes.is_empty() || piece.bytes.len() as u64 > self.hasher.left() {
@@ -162,7 +165,7 @@ impl Part {
         Ok(value)
     }
 
-    /// Takes the chunks that were written and are not in the journal.
+    /// Takes the chunks that were written but are not in the journal yet.
     pub(crate) fn take_unsynced(&mut self) -> Option<Unsynced> {
         if self.unsynced.is_empty() {
             return None;
@@ -173,7 +176,8 @@ impl Part {
         Some(Unsynced { first, values, end })
     }
 
-    /// Reads the whole file again, and checks that it is what was received.
+    /// Reads the whole file again, and compares its hash with that of the received bytes. Discards
+    /// the file if they differ.
     pub(crate) fn verify(&self) -> Result<(), Status> {
         let label = &self.disk.parent.label;
         let doing = |error| failed(error, format_args!("verifying {label}"));
@@ -187,8 +191,8 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the file its name, after a check of its hash if the sender knows it. All of it must be
-    /// durable.
+    /// Gives the file its name. Discards the file instead if its hash is not the expected one.
+    /// Fails if chunks are missing or not synced.
     pub(crate) fn commit(self, expected: Option<Hash>) -> Result<Hash, Status> {
         let label = &self.disk.parent.label;
         if self.position() != self.size() || !self.unsynced.is_empty() {
@@ -220,10 +224,11 @@ impl Part {
         dir.remove_file(&self.names.1)
     }
 
-    /// Makes the part what the file will be.
+    /// Sets the length and modification time of the part file, syncs it, and checks that its name
+    /// still refers to it.
     fn complete(&self) -> io::Result<()> {
         let part = &self.disk.part;
-        // What a chunk that was not complete has left.
+        // Removes what an incomplete chunk has left.
         part.set_len(self.identity.size)?;
         if let Some(modified) = self.identity.modified.time() {
             part.set_times(FileTimes::new().set_modified(modified))?;
@@ -237,21 +242,22 @@ impl Part {
         Ok(())
     }
 
-    /// Makes the next transfer start again.
+    /// Removes the unfinished file, so that the next transfer starts from the beginning.
     fn discard(&self) {
-        // A file that stays is found not to be valid by the next transfer, or is removed later.
+        // If this fails, the next transfer finds the file invalid, or it is removed as stale later.
         let _ = self.disk.parent.dir.remove_file(&self.names.1);
         let _ = self.disk.parent.dir.remove_file(&self.names.0);
     }
 }
 
-/// Where the chunks of a file end.
+/// Returns the offset at which the chunks of the tree end.
 fn end_of(tree: &Tree, identity: &Identity) -> u64 {
     (tree.chunks() * chunk_bytes(identity.size)).min(identity.size)
 }
 
 impl Disk {
-    /// Continues after the chunks of the journal, if the part has them.
+    /// Resumes after the chunks in the journal. Returns `None` if there are none to resume from, or
+    /// the part file is too short for them.
     fn resume(&self, found: Option<Tree>, identity: &Identity) -> io::Result<Option<Tree>> {
         let Some(tree) = found else {
             return Ok(None);
@@ -259,29 +265,30 @@ impl Disk {
         if self.part.metadata()?.len() < end_of(&tree, identity) {
             return Ok(None);
         }
-        // What follows was not complete.
+        // Removes entries that are incomplete or invalid.
         let end = journal::length(tree.chunks());
         self.journal.set_len(end)?;
         (&self.journal).seek(SeekFrom::Start(end))?;
         Ok(Some(tree))
     }
 
-    /// Begins again. Returns `true` if something was there.
+    /// Starts from the beginning. Returns `true` if the journal had entries.
     fn restart(&self) -> io::Result<bool> {
         let length = self.journal.metadata()?.len();
         if length > 0 {
-            // Before the part: a journal never speaks of bytes that are gone.
+            // The journal is truncated before the part: it must never list chunks that are gone.
             self.journal.set_len(0)?;
             self.journal.sync_all()?;
         }
         self.part.set_len(0)?;
         (&self.journal).seek(SeekFrom::Start(0))?;
-        // It is made durable with the first entries.
+        // The head is synced with the first entries.
         (&self.journal).write_all(&self.head.0)?;
         Ok(length > journal::length(0))
     }
 
-    /// Makes chunks durable, and returns where they end. Calls must not overlap.
+    /// Syncs the part file, then adds the chunks to the journal and syncs that. Returns the offset
+    /// at which the chunks end. Calls must not overlap.
     pub(crate) fn sync(&self, unsynced: Unsynced) -> Result<u64, Status> {
         let doing = |error| failed(error, format_args!("making {} durable", self.parent.label));
         self.part.sync_data().map_err(doing)?;
@@ -298,7 +305,7 @@ impl Disk {
     }
 }
 
-/// The status of a second writer.
+/// Returns the status for a second writer of a file.
 pub(crate) fn busy(label: &str, writer: &str) -> Status {
     Status::new(
         iip_rpc::Code::Aborted,
@@ -306,8 +313,8 @@ pub(crate) fn busy(label: &str, writer: &str) -> Status {
     )
 }
 
-/// Writes all of the slices. One write of many pieces takes much less of the kernel's time than many
-/// writes.
+/// Writes all slices. One vectored write of many pieces takes much less kernel time than a write
+/// for each piece.
 fn write_all(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     while !slices.is_empty() {
         match file.write_vectored(slices) {
@@ -320,7 +327,7 @@ fn write_all(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> 
     Ok(())
 }
 
-/// The hash of everything that can be read.
+/// Hashes all bytes of a source.
 pub(crate) fn hash_of(mut source: impl Read) -> io::Result<Hash> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 * 1024];
@@ -342,7 +349,7 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Opens a file for writing that nobody else can reach by another name.
+/// Opens or creates a file for writing. Fails if the file has further hard links.
 fn open_part(dir: &Dir, name: &str) -> io::Result<File> {
     let file = open_regular(dir, name, &mut options())?;
     if file.metadata()?.nlink() > 1 {
@@ -351,7 +358,7 @@ fn open_part(dir: &Dir, name: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a journal and locks it; `None` if another process has locked it.
+/// Opens or creates a journal and, on Unix, locks it. Returns `None` if it is locked already.
 pub(crate) fn lock(dir: &Dir, name: &str) -> io::Result<Option<File>> {
     loop {
         let journal = open_part(dir, name)?;
@@ -363,7 +370,7 @@ pub(crate) fn lock(dir: &Dir, name: &str) -> io::Result<Option<File>> {
                 locked => locked?,
             }
         }
-        // The process that had locked it may have removed it in the meantime.
+        // The previous holder of the lock may have removed the file in the meantime.
         match dir.symlink_metadata(name) {
             Ok(metadata) if metadata.ino() == journal.metadata()?.ino() => {
                 return Ok(Some(journal));
@@ -375,7 +382,8 @@ pub(crate) fn lock(dir: &Dir, name: &str) -> io::Result<Option<File>> {
     }
 }
 
-/// What a journal says about an unfinished file, without opening it for writing.
+/// Reads the journal of an unfinished file, without opening it for writing. Returns the identity of
+/// the source and the number of bytes that are on disk; `None` if there is no valid journal.
 pub(crate) fn unfinished(parent: &Parent) -> io::Result<Option<(Identity, u64)>> {
     let (_, name) = part_names(&parent.name);
     let journal = match open_regular(&parent.dir, &name, OpenOptions::new().read(true)) {

@@ -7,11 +7,11 @@ const MAX_NAME_BYTES: usize = 255;
 /// Maximum length, in bytes, of a path.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// Number of bytes that the names of a part and its journal have in addition to that of the target.
+/// Maximum number of bytes that are added to the name of a target for its part file or journal.
 const PART_NAME_BYTES: usize = ".".len() + ".0123456789abcdef.journal".len();
 
-/// A path below the root of a folder: names that neither lead out of the folder nor are those of
-/// unfinished files. The root itself has no names.
+/// A path below the root of a folder. It cannot lead out of the folder or name an unfinished file.
+/// The path of the root itself is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FilePath(String);
 
@@ -53,12 +53,12 @@ impl FilePath {
         &self.0
     }
 
-    /// The names of the path, from the root on.
+    /// Returns the names in the path, starting at the root.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.split('/').filter(|name| !name.is_empty())
     }
 
-    /// The path of the directory, and the name in it.
+    /// Splits the path into that of the directory and the name in it.
     pub(crate) fn split(&self) -> (Self, &str) {
         match self.0.rsplit_once('/') {
             Some((parent, name)) => (Self(parent.to_owned()), name),
@@ -66,7 +66,7 @@ impl FilePath {
         }
     }
 
-    /// The path of `name`, a path itself, below this one.
+    /// Appends `name`, which may be a path itself.
     pub(crate) fn join(&self, name: &str) -> Result<Self, Status> {
         match (self.0.as_str(), name) {
             (_, "") => Ok(self.clone()),
@@ -76,7 +76,7 @@ impl FilePath {
     }
 }
 
-/// Why a name cannot be a part of a path.
+/// Returns the reason why a name is not allowed in a path; `None` if it is allowed.
 pub(crate) fn objection(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("has an empty name between two slashes, or a slash at its end"),
@@ -90,7 +90,7 @@ pub(crate) fn objection(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns `true` for the names that [`part_names`] makes.
+/// Returns `true` for names of the form that [`part_names`] returns.
 pub(crate) fn is_reserved(name: &str) -> bool {
     let stem = name
         .strip_suffix(".part")
@@ -102,19 +102,20 @@ pub(crate) fn is_reserved(name: &str) -> bool {
     begin.starts_with('.') && id.len() == 16 && id.bytes().all(is_hex)
 }
 
-/// The names of the part of a file and of its journal, in the same directory. They depend on
-/// nothing but its name, so that a later process finds them.
+/// Returns the names of the part file and the journal of a file, in the same directory. They depend
+/// only on the name of the file, so that a later process finds them.
 pub(crate) fn part_names(name: &str) -> (String, String) {
     let stem = hidden(name, name.as_bytes());
     (format!("{stem}.part"), format!("{stem}.journal"))
 }
 
-/// The same for a file on the paths of Go's file servers, which has no journal.
+/// Returns the name of the part file of a transfer on the paths of Go's file servers, which has no
+/// journal.
 pub(crate) fn go_part_name(name: &str) -> String {
     format!("{}.part", hidden(name, format!("\0{name}").as_bytes()))
 }
 
-/// The beginning of `name`, with a number for `identity`.
+/// Returns a dot, the beginning of `name`, and a hash of `identity` in hexadecimal digits.
 fn hidden(name: &str, identity: &[u8]) -> String {
     let id = &blake3::hash(identity).to_hex()[..16];
     let mut end = name.len().min(MAX_NAME_BYTES - PART_NAME_BYTES);

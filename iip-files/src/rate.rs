@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use crate::sync::locked;
 
-/// Time that may be caught up on after a pause.
+/// Time of a pause whose unused bytes may be sent after it.
 const BURST: Duration = Duration::from_millis(100);
 
-/// Hands out the times at which bytes may be sent or taken. Shared by the transfers that it limits
-/// together.
+/// A limit that several transfers share. It returns the times at which bytes may be sent or
+/// received.
 #[derive(Debug)]
 pub(crate) struct Rate {
     per_second: u64,
-    /// The time at which all bytes so far are paid for.
+    /// The time at which the rate allows all bytes taken so far.
     paid: Mutex<Instant>,
 }
 
@@ -27,7 +27,7 @@ impl Rate {
         }
     }
 
-    /// Takes `bytes`, and returns the time to wait for before the next ones.
+    /// Takes `bytes`, and returns the time before which no further bytes may be taken.
     pub(crate) fn take(&self, bytes: usize) -> Instant {
         let now = Instant::now();
         let cost = Duration::from_secs_f64(bytes as f64 / self.per_second as f64);
@@ -52,7 +52,7 @@ mod tests {
             tokio::time::sleep_until(rate.take(100)).await;
         }
         assert_eq!(start.elapsed().as_secs(), 5);
-        // A long pause is not caught up on.
+        // After a long pause, only the bytes of a burst may be caught up on.
         tokio::time::sleep(Duration::from_secs(60)).await;
         let start = Instant::now();
         for _ in 0..50 {

@@ -1,5 +1,6 @@
-//! The receiving side of a transfer: pieces from a stream go to the disk. The network is read while
-//! the disk is written, one batch ahead, and what is written is made durable beside both.
+//! The receiving side of a transfer: writes the pieces of a stream to disk. The next batch is read
+//! from the network while the previous one is written, and written chunks are synced concurrently
+//! with both.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,28 +14,28 @@ use crate::part::Part;
 use crate::rate::Rate;
 use crate::service::{MAX_PIECE_BYTES, Piece};
 
-/// Bytes that are written in one step.
+/// Bytes at which a batch is full and is written.
 const BATCH_BYTES: usize = 1 << 20;
-/// Pieces that are written in one step, however small they are.
+/// Pieces at which a batch is full, however small they are.
 const MAX_BATCH_PIECES: usize = 1024;
-/// Bytes from which on what is written is made durable.
+/// Written bytes at which a sync starts.
 const SYNC_BYTES: u64 = 32 << 20;
-/// Bytes that may be written and not durable.
+/// Written bytes that are not durable at which writing waits for the running sync.
 const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
-/// Time after which chunks that are written are made durable, however few they are.
+/// Time after which written chunks are synced, however few they are.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far a file has been received.
+/// The progress of receiving a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Received {
-    /// Bytes that have arrived, with those of earlier transfers.
+    /// Bytes that have arrived, including those of earlier transfers.
     pub(crate) bytes: u64,
-    /// Bytes of them that are on disk for certain.
+    /// Bytes that have been synced to disk, including those of earlier transfers.
     pub(crate) durable: u64,
 }
 
-/// Receives the rest of a file. The part that is returned is complete and durable. If the transfer
-/// fails, what has arrived is made durable as far as possible.
+/// Receives the rest of a file. The returned part is complete and durable. If the transfer fails,
+/// the chunks that were written are synced if possible.
 pub(crate) async fn receive(
     part: Part,
     pieces: Streaming<Piece>,
@@ -68,16 +69,16 @@ struct Receiver {
     pieces: Streaming<Piece>,
     /// Set once the sender has no more pieces.
     ended: bool,
-    /// Pieces that have arrived and are to be written.
+    /// Pieces that have arrived and are not being written yet.
     batch: Vec<Piece>,
     batch_bytes: usize,
-    /// The time from which on the rate allows more.
+    /// The time at which the rate limit allows the next piece.
     next_at: Option<Instant>,
     size: u64,
     arrived: u64,
     written: u64,
     durable: u64,
-    /// `None` while it is written.
+    /// `None` while a task writes to it.
     part: Option<Part>,
     writing: Option<Task<(Part, Result<(), Status>)>>,
     syncing: Option<Task<u64>>,
@@ -92,11 +93,11 @@ impl Receiver {
         mut tell: impl FnMut(Received),
         stop: impl Future<Output = Status>,
     ) -> Result<(), Status> {
-        // A new timer for each piece would wake the runtime each time.
+        // One timer for all pieces: a new one for each piece would wake the runtime each time.
         let sync_time = sleep_until(self.sync_at);
         tokio::pin!(stop, sync_time);
         loop {
-            // In this order: the next write would take the part away.
+            // In this order: a write takes the part, which is needed to start a sync.
             self.start_syncing();
             self.start_writing();
             if sync_time.deadline() != self.sync_at {
@@ -167,7 +168,8 @@ impl Receiver {
         self.batch_bytes >= BATCH_BYTES || self.batch.len() >= MAX_BATCH_PIECES
     }
 
-    /// Writes what has arrived, if nothing is being written and it is enough.
+    /// Starts to write the batch if it is full or the last one, unless another write is running or
+    /// too many written bytes wait for a sync.
     fn start_writing(&mut self) {
         let is_enough = self.is_batch_full() || self.arrived >= self.size || self.ended;
         let is_full = self.syncing.is_some() && self.written - self.durable >= MAX_UNSYNCED_BYTES;
@@ -185,7 +187,8 @@ impl Receiver {
         }));
     }
 
-    /// Makes complete chunks durable, if there are enough, or it is time, or there will be no more.
+    /// Starts to sync the complete chunks if there are enough of them, if it is time, or if there
+    /// will be no more.
     fn start_syncing(&mut self) {
         let now = Instant::now();
         let is_due = self.written - self.durable >= SYNC_BYTES
@@ -217,7 +220,7 @@ impl Receiver {
         Err(Status::invalid_argument(text))
     }
 
-    /// Waits for what is being done. After a failure, makes durable what was written.
+    /// Waits for the running tasks. After a failure, syncs the chunks that were written.
     async fn finish(mut self, outcome: Result<(), Status>) -> Result<Part, Status> {
         if let Some(writing) = self.writing.take() {
             self.part = writing.await.map_err(ended)?.ok().map(|(part, _)| part);
@@ -234,12 +237,12 @@ impl Receiver {
         let Err(status) = outcome else {
             return Ok(part);
         };
-        // A sync that has failed may have left a part of an entry, which ends the journal.
+        // A failed sync may have left an incomplete entry; entries after it would not be read.
         if synced.is_ok()
             && let Some(unsynced) = part.take_unsynced()
         {
             let disk = part.disk();
-            // The transfer has failed already.
+            // The error is dropped: the transfer has failed already.
             let _ = blocking(move || disk.sync(unsynced)).await;
         }
         Err(status)
@@ -253,7 +256,7 @@ async fn join<T>(task: &mut Option<Task<T>>) -> Result<T, Status> {
     }
 }
 
-/// The next piece, not before `at`.
+/// Returns the next piece, not before `at`.
 async fn next(pieces: &mut Streaming<Piece>, at: Option<Instant>) -> Option<Result<Piece, Status>> {
     if let Some(at) = at {
         sleep_until(at).await;
@@ -270,7 +273,7 @@ mod tests {
     use crate::root::Parent;
     use crate::service::Identity;
 
-    /// The part of a file of zeros, in this folder, and its pieces of this size.
+    /// Returns the part of a file of zeros in this folder, and the pieces of this size for it.
     fn zeros(folder: &tempfile::TempDir, size: u64, piece_bytes: usize) -> (Part, Vec<Piece>) {
         let parent = Parent::ambient(&folder.path().join("file")).expect("a folder");
         let identity = Identity {
@@ -300,7 +303,7 @@ mod tests {
         let tell = |received: Received| ahead = ahead.max(received.bytes - received.durable);
         let part = receive(part, Streaming::iter(pieces), &[], tell, pending()).await;
         assert_eq!(part.expect("all of it").position(), size);
-        // A batch is written, and the next one is gathered.
+        // In addition, one batch is being written and the next one collected.
         let limit = MAX_UNSYNCED_BYTES + 3 * BATCH_BYTES as u64;
         assert!(ahead <= limit, "{ahead}");
     }

@@ -1,6 +1,6 @@
-//! A directory, and what is opened below it. Nothing outside it can be reached: each name of a path
-//! is opened in the directory before it, and symbolic links are not followed. Files that are neither
-//! regular files nor directories are not opened.
+//! A directory and access to the files below it. Nothing outside it can be reached: each name of a
+//! path is opened relative to the directory before it, and symbolic links are not followed. Only
+//! regular files and directories are opened.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -18,11 +18,11 @@ use crate::failure::failed;
 use crate::path::FilePath;
 use crate::service::{Entry, Identity, Kind, Modified};
 
-/// A directory, its label in error texts, and what may be reached from it.
+/// A directory that paths are relative to, with its label in error texts.
 #[derive(Debug)]
 pub(crate) struct Root {
     dir: Dir,
-    /// Is put before paths in error texts.
+    /// The prefix of paths in error texts.
     label: String,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Parent {
 }
 
 impl Root {
-    /// Opens a directory of this machine. `label` is put before paths in error texts.
+    /// Opens a directory of this machine. `label` is the prefix of paths in error texts.
     pub(crate) fn open(path: &Path, label: impl Into<String>) -> io::Result<Self> {
         let dir = Dir::open_ambient_dir(path, ambient_authority())?;
         Ok(Self {
@@ -46,7 +46,7 @@ impl Root {
         })
     }
 
-    /// The name of a path in error texts.
+    /// Returns the name of a path in error texts.
     pub(crate) fn label(&self, path: &FilePath) -> String {
         match path.as_str() {
             "" => format!("{}.", self.label),
@@ -64,7 +64,8 @@ impl Root {
         self.descend(path, true, || self.label(path))
     }
 
-    /// Opens a directory. `label` says in errors what for.
+    /// Opens a directory; if `create` is set, creates it and its parents if they do not exist.
+    /// `label` is the path that error texts name.
     fn descend(
         &self,
         path: &FilePath,
@@ -105,7 +106,8 @@ impl Root {
 }
 
 impl Parent {
-    /// Opens the directory of a file of this machine, whose path is not checked: it is the user's.
+    /// Opens the directory of a file of this machine. The path comes from the user, so it may lead
+    /// anywhere; only the name of the file is checked.
     pub(crate) fn ambient(path: &Path) -> Result<Self, Status> {
         let label = path.display().to_string();
         let Some(name) = path.file_name() else {
@@ -144,7 +146,7 @@ impl Parent {
         })
     }
 
-    /// Returns `true` if a file exists with this size and time.
+    /// Returns `true` if a regular file exists with this size and modification time.
     pub(crate) fn is_unchanged(&self, identity: &Identity) -> bool {
         entry(&self.dir, OsStr::new(&self.name)).is_ok_and(
             |Entry {
@@ -157,7 +159,8 @@ impl Parent {
         )
     }
 
-    /// Refuses to replace what is not a regular file. A symbolic link is replaced itself.
+    /// Fails if the name belongs to anything but a regular file or a symbolic link. Of a link, the
+    /// link itself is replaced, not its target.
     pub(crate) fn check_replaceable(&self) -> Result<(), Status> {
         match entry(&self.dir, OsStr::new(&self.name)) {
             Ok(entry) if entry.kind != Kind::Link => refuse_special(entry.kind, &self.label),
@@ -165,10 +168,11 @@ impl Parent {
         }
     }
 
-    /// Opens the file for reading. Returns what it is too.
+    /// Opens the file for reading, and returns it with its identity.
     pub(crate) fn open_source(&self) -> Result<(File, Identity), Status> {
         let doing = |error| failed(error, format_args!("opening {}", self.label));
-        // Opening a device can change it, and a pipe would wait for its other end.
+        // Checked before the file is opened: opening a device can change its state, and opening a
+        // pipe would wait for the other end.
         let kind = entry(&self.dir, OsStr::new(&self.name))
             .map_err(doing)?
             .kind;
@@ -180,7 +184,7 @@ impl Parent {
     }
 }
 
-/// Refuses what is not a regular file.
+/// Fails if the kind is not that of a regular file.
 fn refuse_special(kind: Kind, label: impl Display) -> Result<(), Status> {
     let what = match kind {
         Kind::File => return Ok(()),
@@ -191,7 +195,8 @@ fn refuse_special(kind: Kind, label: impl Display) -> Result<(), Status> {
     Err(Status::failed_precondition(format!("{label} {what}")))
 }
 
-/// Opens a directory by its name, unless it is a symbolic link.
+/// Opens a directory by its name; if `create` is set, creates it if it does not exist. Fails if it
+/// is a symbolic link.
 fn open_directory(dir: &Dir, name: &str, create: bool) -> io::Result<Dir> {
     match dir.open_dir_nofollow(name) {
         Err(error) if error.kind() == ErrorKind::NotFound && create => {
@@ -212,7 +217,7 @@ fn open_directory(dir: &Dir, name: &str, create: bool) -> io::Result<Dir> {
     }
 }
 
-/// Opens a file by its name, unless it is not a regular one.
+/// Opens a file by its name. Fails if it is not a regular file.
 pub(crate) fn open_regular(dir: &Dir, name: &str, options: &mut OpenOptions) -> io::Result<File> {
     let file = dir
         .open_with(name, options.follow(FollowSymlinks::No).nonblock(true))?
@@ -226,9 +231,10 @@ pub(crate) fn open_regular(dir: &Dir, name: &str, options: &mut OpenOptions) -> 
     Ok(file)
 }
 
-/// Makes changes of names in a directory durable.
+/// Syncs a directory, so that entries that were created, renamed or removed in it are durable.
 pub(crate) fn sync_directory(dir: &Dir) -> io::Result<()> {
-    // Windows has no such operation. A `Dir` itself may be a descriptor for paths only.
+    // Windows has no such operation. The directory is opened again because the descriptor of a
+    // `Dir` may be for paths only, and cannot be synced.
     if cfg!(unix) {
         dir.open(".")?.sync_all()
     } else {
@@ -236,7 +242,7 @@ pub(crate) fn sync_directory(dir: &Dir) -> io::Result<()> {
     }
 }
 
-/// Describes what a name in a directory stands for.
+/// Describes the entry with this name in a directory.
 pub(crate) fn entry(dir: &Dir, name: &OsStr) -> io::Result<Entry> {
     let metadata = dir.symlink_metadata(name)?;
     let kind = if metadata.is_file() {
@@ -260,7 +266,7 @@ pub(crate) fn entry(dir: &Dir, name: &OsStr) -> io::Result<Entry> {
     Ok(Entry { kind, identity })
 }
 
-/// The identity of an open file.
+/// Returns the identity of an open file.
 pub(crate) fn identity(file: &File) -> io::Result<Identity> {
     let metadata = file.metadata()?;
     let modified = Modified::from(metadata.modified()?);
@@ -289,7 +295,7 @@ impl From<SystemTime> for Modified {
 }
 
 impl Modified {
-    /// The time, if the system can represent it.
+    /// Returns the time, if the system can represent it.
     pub(crate) fn time(self) -> Option<SystemTime> {
         let seconds = Duration::from_secs(self.seconds.unsigned_abs());
         let whole = if self.seconds < 0 {

@@ -1,5 +1,5 @@
-//! The sending side of a transfer: a file goes into a stream of pieces. The next batch is read while
-//! the one before is sent.
+//! The sending side of a transfer: reads a file into a stream of pieces. The next batch is read
+//! while the previous one is sent.
 
 use std::fs::File;
 use std::future::Future;
@@ -14,20 +14,20 @@ use crate::rate::Rate;
 use crate::root::{self, Parent};
 use crate::service::{Identity, MAX_PIECE_BYTES, Piece};
 
-/// Bytes that are read in one step.
+/// Maximum number of bytes that are read in one step.
 const BATCH_BYTES: u64 = 1 << 20;
 
-/// Number of pieces that wait for the network.
+/// Maximum number of pieces that are queued for the network.
 pub(crate) const QUEUED_PIECES: usize = 32;
 
-/// An open file that is sent.
+/// An open file that is being sent.
 #[derive(Debug)]
 pub(crate) struct Source {
     file: File,
     label: String,
     identity: Identity,
     hasher: ChunkHasher,
-    /// `None` if the file is not sent from its beginning on.
+    /// `None` if the file is not sent from the beginning.
     tree: Option<Tree>,
 }
 
@@ -48,7 +48,7 @@ impl Source {
         &self.identity
     }
 
-    /// Begins at an offset. Blocks.
+    /// Starts at an offset: the beginning of a chunk, or the end of the file. Blocks.
     pub(crate) fn at(mut self, offset: u64) -> Result<Self, Status> {
         let size = self.identity.size;
         if offset > size || (offset < size && !offset.is_multiple_of(chunk_bytes(size))) {
@@ -63,7 +63,7 @@ impl Source {
         Ok(self)
     }
 
-    /// Reads the next pieces; none at the end of the file. Blocks.
+    /// Reads the next pieces. There are none at the end of the file. Blocks.
     fn read(&mut self) -> Result<Vec<Piece>, Status> {
         let mut left = self.hasher.left().min(BATCH_BYTES);
         let mut batch = Vec::with_capacity(left as usize);
@@ -106,7 +106,8 @@ impl Source {
         Status::failed_precondition(format!("{} has changed while it was sent", self.label))
     }
 
-    /// The hash of the file, once all of it was sent from its beginning on.
+    /// Returns the hash of the file if it was sent from the beginning. All of it must have been
+    /// read.
     fn hash(self) -> Option<Hash> {
         self.tree.map(Tree::root)
     }
@@ -120,8 +121,8 @@ impl Source {
     }
 }
 
-/// Sends a file up to its end. Returns its hash if that is all of it. If the receiver has gone,
-/// returns `None`: the reason is known at its side.
+/// Sends a file up to its end. Returns its hash if it was sent from the beginning. Also returns
+/// `None` if the receiver has dropped the stream: the receiver knows the reason.
 pub(crate) async fn send(
     source: Source,
     pieces: StreamSender<Piece>,
@@ -170,7 +171,8 @@ async fn send_all(
     }
 }
 
-/// Starts to read the next pieces; none at the end of a file that has not changed.
+/// Starts to read the next pieces. There are none at the end of the file; it is then an error if
+/// the file has changed.
 fn read(mut source: Source) -> impl Future<Output = Result<(Source, Vec<Piece>), Status>> {
     let task = tokio::task::spawn_blocking(move || {
         let batch = source.read()?;

@@ -1,4 +1,4 @@
-//! Small files, of which several are in one message.
+//! Small files, several of which are sent in one message.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -13,10 +13,10 @@ use crate::root::{Parent, Root};
 use crate::service::{Identity, Modified, Piece, SMALL_FILE_BYTES};
 use crate::sync::locked;
 
-/// Number of files that are written at a time.
+/// Number of files that are written concurrently.
 const WRITERS: usize = 8;
 
-/// The content of a small file.
+/// The content of a small file, with its hash and modification time.
 #[derive(Debug)]
 pub(crate) struct Small {
     pub(crate) modified: Modified,
@@ -24,7 +24,7 @@ pub(crate) struct Small {
     pub(crate) bytes: Payload,
 }
 
-/// Reads a file as a whole; `None` if it is not small. Blocks.
+/// Reads a whole file. Returns `None` if it is not small. Blocks.
 pub(crate) fn read_small_file(parent: &Parent) -> Result<Option<Small>, Status> {
     let (file, identity) = parent.open_source()?;
     let mut bytes = Vec::new();
@@ -42,8 +42,8 @@ pub(crate) fn read_small_file(parent: &Parent) -> Result<Option<Small>, Status> 
     }))
 }
 
-/// Writes files, several at a time: most of the time is that of the disk, which makes several files
-/// durable at once.
+/// Writes files, several concurrently: most of the time is spent waiting for the disk, which can
+/// sync several files at once.
 pub(crate) async fn write_small_files(
     root: &Arc<Root>,
     files: Vec<(FilePath, Small)>,
@@ -73,7 +73,7 @@ fn write_each(
     Ok(())
 }
 
-/// Writes a file as a whole. Blocks.
+/// Writes a whole file. Blocks.
 fn write_small_file(parent: Parent, small: Small) -> Result<(), Status> {
     let size = small.bytes.len() as u64;
     if size >= SMALL_FILE_BYTES {
@@ -97,7 +97,7 @@ fn write_small_file(parent: Parent, small: Small) -> Result<(), Status> {
             chunk,
             bytes: small.bytes,
         }])?;
-        // It is made durable with its name.
+        // Not synced here: the commit syncs the file.
         part.take_unsynced();
     }
     part.commit(Some(small.hash)).map(drop)

@@ -1,4 +1,4 @@
-//! What goes on beside a transfer.
+//! Other calls during a transfer, and limits on its rate.
 
 use std::fs;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ async fn a_limit_of_bytes_per_second_is_kept_by_either_side() {
         within("a get", files.get("file", pair.local.join("target")))
             .await
             .unwrap();
-        // Twice 0.75 s, without what may be caught up on, and the last piece.
+        // Twice 0.75 s, less the allowed burst and the last piece.
         assert!(
             begun.elapsed() > Duration::from_millis(1200),
             "{:?}",

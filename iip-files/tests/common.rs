@@ -1,4 +1,4 @@
-//! Folders, their servers and clients.
+//! Folders with their servers and clients.
 
 use std::fs;
 use std::future::Future;
@@ -17,12 +17,13 @@ pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 pub(crate) const MIB: usize = 1 << 20;
 
-/// A variable that is set in the process of its own that a test starts: the folder that it uses.
+/// The environment variable by which a test names the folder to the separate process that it
+/// starts.
 pub(crate) const ALONE: &str = "IIP_FILES_TEST_ALONE";
 
 /// Two folders, one of them served, and a client.
 pub(crate) struct Pair {
-    /// Is removed when it is dropped.
+    /// The directory is removed when this is dropped.
     _temp: Option<TempDir>,
     pub(crate) served: PathBuf,
     pub(crate) local: PathBuf,
@@ -31,7 +32,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// A folder that can be written.
+    /// Creates a folder that clients can write.
     pub(crate) async fn new() -> Self {
         Self::with(|folder| folder.writable(true)).await
     }
@@ -45,7 +46,7 @@ impl Pair {
         }
     }
 
-    /// Uses a folder that stays, and what is in it.
+    /// Uses a folder with its files; it is not removed.
     pub(crate) async fn within(temp: &Path, set: impl FnOnce(Folder) -> Folder) -> Self {
         let (served, local) = (temp.join("served"), temp.join("local"));
         fs::create_dir_all(&served).unwrap();
@@ -65,12 +66,12 @@ impl Pair {
         FileClient::new(self.client.clone())
     }
 
-    /// The service, called by hand.
+    /// Returns a client that calls the methods of the service directly.
     pub(crate) fn raw(&self) -> FilesClient {
         FilesClient::new(self.client.clone())
     }
 
-    /// The names in the served folder.
+    /// Returns the names in the served folder.
     pub(crate) fn names(&self) -> Vec<String> {
         names(&self.served)
     }
@@ -95,7 +96,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Bytes that differ from place to place.
+/// Returns bytes that differ from position to position.
 pub(crate) fn content(size: usize) -> Vec<u8> {
     let mut bytes = vec![0x5A; size];
     for (index, block) in bytes.chunks_mut(512).enumerate() {
@@ -106,7 +107,7 @@ pub(crate) fn content(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Fails the test, naming `what`, if that takes too long.
+/// Waits for a future. If that takes too long, fails the test with the name `what`.
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(GUARD, future).await {
         Ok(output) => output,
@@ -114,7 +115,7 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// The pieces of `bytes`, the beginning of a file of `size` bytes with chunks of 1 MiB.
+/// Splits `bytes`, the beginning of a file of `size` bytes with chunks of 1 MiB, into pieces.
 pub(crate) fn pieces(bytes: &[u8], size: usize) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for (index, chunk) in bytes.chunks(MIB).enumerate() {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::common::{MIB, Pair, content, serve_at, within};
 
-/// Makes a tree of 253 files of several sizes, with an empty directory.
+/// Creates a tree of 253 files of several sizes, with an empty directory.
 fn make_tree(root: &Path) -> u64 {
     let mut bytes = 0;
     let mut write = |path: String, size: usize| {
@@ -31,7 +31,7 @@ fn make_tree(root: &Path) -> u64 {
 /// A path, with the content and time of a file.
 type Found = (String, Option<(Vec<u8>, SystemTime)>);
 
-/// What is below a directory, in order.
+/// Returns everything below a directory, sorted.
 fn tree(root: &Path) -> Vec<Found> {
     let mut found = Vec::new();
     let mut directories = vec![root.to_owned()];

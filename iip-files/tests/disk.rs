@@ -1,4 +1,4 @@
-//! Disks that are full or slow. Such tests run in processes of their own.
+//! Disks that are full or slow. These tests run in separate processes.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,7 +11,7 @@ use iip_rpc::Code;
 
 use crate::common::{ALONE, MIB, Pair, content, names, within};
 
-/// Runs a test in a process of its own, after some commands of the shell.
+/// Runs a test in a separate process, after some shell commands.
 fn alone(test: &str, commands: &str, folder: &Path) {
     let script = format!("{commands} exec \"$0\" --exact {test} --nocapture");
     let mut shell = Command::new("sh");
@@ -37,7 +37,7 @@ async fn a_full_disk_keeps_what_has_arrived_and_names_the_file() {
     let size = 5 * MIB + 1;
     let (put, get) = ("inbox/file", "target");
     if let Some(folder) = std::env::var_os(ALONE) {
-        // This process may write no file of more than 3 MiB.
+        // In this process, files are limited to 3 MiB.
         let pair = Pair::within(Path::new(&folder), |folder| folder.writable(true)).await;
         let status = pair
             .files()
@@ -57,7 +57,7 @@ async fn a_full_disk_keeps_what_has_arrived_and_names_the_file() {
     let source = pair.local.join("source");
     fs::write(&source, content(size)).unwrap();
     fs::write(pair.served.join("original"), content(size)).unwrap();
-    // In blocks of 512 bytes. The signal of the limit is ignored, so that writing fails.
+    // The limit is in blocks of 512 bytes. Its signal is ignored, so that writes fail instead.
     let commands = "trap '' XFSZ; ulimit -f 6144;";
     alone(
         "disk::a_full_disk_keeps_what_has_arrived_and_names_the_file",
@@ -90,7 +90,7 @@ fn a_slow_receiver_does_not_fill_the_memory_of_either_side() {
     let grown = runtime.block_on(async {
         let slow = |folder: Folder| folder.writable(true).bytes_per_second(256 * 1024);
         let pair = Pair::within(Path::new(&folder), slow).await;
-        // It takes no place on the disk.
+        // A sparse file, which takes no space on the disk.
         let source = pair.local.join("source");
         File::create(&source).unwrap().set_len(size).unwrap();
         let before = status_bytes("VmRSS:");
@@ -101,7 +101,7 @@ fn a_slow_receiver_does_not_fill_the_memory_of_either_side() {
         });
         let files = files.with_options(options);
         let put = tokio::spawn(async move { files.put(&source, "file").await });
-        // All buffers are full once nothing more is sent for a while.
+        // All buffers are full once hardly anything is sent for a while.
         within("full buffers", async {
             loop {
                 let before = sent.load(Ordering::SeqCst);
@@ -118,7 +118,7 @@ fn a_slow_receiver_does_not_fill_the_memory_of_either_side() {
     assert!(grown < 40 * MIB, "grown by {} KiB", grown / 1024);
 }
 
-/// A size from the status of this process.
+/// Returns a size from `/proc/self/status`, in bytes.
 fn status_bytes(field: &str) -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status

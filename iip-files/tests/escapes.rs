@@ -1,4 +1,4 @@
-//! Clients that want out of the folder of a server.
+//! Clients that try to leave the folder of a server.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -179,7 +179,7 @@ async fn symbolic_links_are_not_followed_wherever_they_lead() {
         .map(drop)
         .unwrap_err();
     assert!(status.message().contains("symbolic link"), "{status}");
-    // It is replaced itself.
+    // A write replaces the link itself.
     fs::write(&target, "new").unwrap();
     pair.files().put(&target, "link").await.unwrap();
     assert!(link.symlink_metadata().unwrap().is_file());
@@ -238,7 +238,7 @@ async fn a_part_that_is_a_link_or_has_other_names_is_not_written() {
     };
     let pair = Pair::new().await;
     pair.raw().open(request.clone()).await.unwrap();
-    // The part and its journal.
+    // The names of the part and its journal.
     for name in pair.names() {
         let pair = Pair::new().await;
         let victim = pair.local.join("victim");

@@ -1,4 +1,4 @@
-//! Servers that want out of the folder of a client, or to fill its memory.
+//! Servers that try to leave the folder of a client, or to exhaust its memory.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,14 +12,14 @@ use iip_rpc::{CallContext, Client, Code, Server, Status, Stream, Streaming};
 
 use crate::common::{MIB, content, names, pieces, within};
 
-/// A server that sends what a test tells it to.
+/// A server that sends whatever a test has configured.
 #[derive(Clone)]
 struct Hostile {
     entry: Entry,
     listed: Vec<Listed>,
     small: Vec<SmallRead>,
     pieces: Vec<Piece>,
-    /// Whether the pieces, or the list, never end.
+    /// Set if the pieces, or the list, never end.
     is_endless: bool,
 }
 

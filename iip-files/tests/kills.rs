@@ -13,7 +13,8 @@ use crate::common::{ALONE, MIB, content, names, serve, within};
 
 const SIZE: usize = 16 * MIB;
 
-/// Starts this test in a process of its own, which serves a folder. Returns its address too.
+/// Starts this test in a separate process, which serves a folder. Returns the process and its
+/// address.
 fn start(folder: &Path) -> (Child, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
@@ -33,8 +34,8 @@ fn start(folder: &Path) -> (Child, String) {
     (child, address.unwrap())
 }
 
-/// Puts the file until more of it is on disk than before, and kills the server. Returns what is on
-/// disk.
+/// Uploads the file until more of it is on disk than before, and kills the server. Returns the
+/// number of bytes on disk.
 async fn put_and_kill(source: &Path, served: &Path, before: u64) -> u64 {
     let (mut child, address) = start(served);
     let (durable, mut is_durable) = watch::channel(before);

@@ -93,7 +93,7 @@ async fn an_upload_whose_client_has_gone_is_resumed_at_the_last_chunk_on_disk() 
     assert_eq!(pair.names(), ["file"]);
 }
 
-/// Puts a file while the server is restarted, which gets so long to shut down.
+/// Uploads a file while the server is restarted, with this time limit for its shutdown.
 async fn put_with_restart(limit: Duration) {
     let pair = Pair::with(|folder| folder.writable(true).bytes_per_second(MIB as u64)).await;
     let (source, size) = (pair.local.join("source"), 24 * MIB);
@@ -122,7 +122,7 @@ async fn put_with_restart(limit: Duration) {
     let _server = serve_at(address, folder).await;
     let report = within("the put", put).await.unwrap().unwrap();
     assert!(*was_lost.borrow());
-    // The first server has taken little, and what was on its way is sent again.
+    // The first server has received little, and the bytes in flight are sent again.
     let (transferred, size) = (report.transferred as usize, size);
     assert!(
         (size..size + 16 * MIB).contains(&transferred),
@@ -148,7 +148,7 @@ async fn a_file_that_got_its_name_before_a_crash_is_not_sent_again() {
     let (source, size) = (pair.local.join("source"), 3 * MIB + 5);
     fs::write(&source, content(size)).unwrap();
     interrupted(&pair, &source, size).await;
-    // What a commit does before it removes the journal.
+    // The rename that a commit does before it removes the journal.
     let part = names(&pair.served)
         .into_iter()
         .find(|name| name.ends_with(".part"))
@@ -196,7 +196,7 @@ async fn a_download_is_resumed_by_the_next_one() {
     assert!(!target.exists());
     let server = serve(Folder::open(&pair.served).unwrap()).await;
     let files = FileClient::new(Client::connect(server.target()).await.unwrap());
-    // The first one may still be ending.
+    // The first transfer may still be ending.
     let report = within("the second get", async {
         loop {
             match files.get("file", &target).await {

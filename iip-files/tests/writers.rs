@@ -30,7 +30,7 @@ async fn open(
         .await
 }
 
-/// Returns the call with which the upload ends.
+/// Writes `content` to an upload. Returns the reply stream, which keeps the upload open.
 async fn write(
     files: &FilesClient,
     transfer: u64,
@@ -73,7 +73,7 @@ async fn a_second_writer_is_refused_unless_it_is_the_first_one_again() {
     };
     let hash = files.commit(commit.clone()).await.unwrap();
     assert_eq!(hash.as_bytes(), blake3::hash(b"again").as_bytes());
-    // A client that did not get the reply asks again.
+    // A client that did not get the reply repeats the commit.
     assert_eq!(files.commit(commit).await.unwrap(), hash);
     assert_eq!(fs::read(pair.served.join("file")).unwrap(), b"again");
 }
@@ -110,7 +110,7 @@ async fn a_silent_writer_is_replaced_also_within_its_stream() {
 async fn another_process_that_writes_the_file_is_noticed() {
     let pair = Pair::new().await;
     let _first = open(&pair.raw(), "file", 5, None).await.unwrap();
-    // Another folder knows nothing of the first one but what is on disk.
+    // The second `Folder` shares only the files on disk with the first one.
     let server = serve(Folder::open(&pair.served).unwrap().writable(true)).await;
     let files = FilesClient::new(Client::connect(server.target()).await.unwrap());
     let status = open(&files, "file", 5, None).await.unwrap_err();

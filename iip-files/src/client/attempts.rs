@@ -1,4 +1,4 @@
-//! Whether a transfer that has failed goes on.
+//! Retries of failed transfers.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Attempts {
     limit: Duration,
-    /// The time since which there was no progress.
+    /// The time of the last progress.
     since: Instant,
     durable: u64,
     pause: Duration,
@@ -35,7 +35,7 @@ impl Attempts {
         }
     }
 
-    /// Waits before the next attempt, or returns the error if there should be none.
+    /// Waits before the next attempt, or returns the error if the transfer is not retried.
     pub(super) async fn next(
         &mut self,
         status: Status,
@@ -44,7 +44,7 @@ impl Attempts {
         let may_pass = match status.code() {
             // The connection was lost before the call, or within a stream.
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
-            // The last attempt is still being ended by the server.
+            // The server is still ending the previous attempt.
             Code::Aborted => !self.is_first,
             _ => false,
         };
@@ -65,7 +65,7 @@ impl Attempts {
 }
 
 impl FileClient {
-    /// Makes a call, again as long as its connection is lost.
+    /// Makes a call, and retries it if its connection is lost.
     pub(super) async fn again<A: Clone, T, F: Future<Output = Result<T, Status>>>(
         &self,
         tracker: &Tracker<'_>,

@@ -1,4 +1,4 @@
-//! Fetching a file.
+//! Download of a file.
 
 use std::future::pending;
 
@@ -15,7 +15,7 @@ use crate::root::Parent;
 use crate::service::{Files, Kind, ReadRequest};
 
 impl FileClient {
-    /// Fetches a file, in as many attempts as it takes.
+    /// Downloads a file, with retries.
     pub(super) async fn get_file(
         &self,
         remote: &FilePath,

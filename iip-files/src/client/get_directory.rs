@@ -1,4 +1,4 @@
-//! Fetching a directory.
+//! Download of a directory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,12 +64,12 @@ impl FileClient {
         self.get_pack(&root, remote, pack, tracker).await
     }
 
-    /// Collects what the server lists, after a check of its paths.
+    /// Collects the entries that the server lists, and checks their paths.
     async fn collect(&self, batches: &mut Streaming<Vec<Listed>>) -> Result<Vec<Listed>, Status> {
         let (mut all, mut path_bytes) = (Vec::new(), 0);
         while let Some(batch) = batches.next().await {
             for listed in batch? {
-                // Others are only reported, and may have names that cannot be a path.
+                // Other kinds are only reported, and may have names that are not allowed in a path.
                 if matches!(listed.entry.kind, Kind::File | Kind::Directory) {
                     FilePath::parse_file(&listed.path).map_err(|status| broken(&status))?;
                 }
@@ -81,7 +81,7 @@ impl FileClient {
         Ok(all)
     }
 
-    /// Fetches a file that is not small.
+    /// Downloads a file that is not small.
     async fn get_listed(
         &self,
         root: &Arc<Root>,
@@ -94,7 +94,7 @@ impl FileClient {
         let parent = blocking(move || root.parent(&target, true)).await?;
         tracker.file(&file.path);
         match self.get_file(&source, parent, tracker).await {
-            // It has gone, or is something else by now.
+            // The file was removed in the meantime.
             Err(status) if status.code() == Code::NotFound => {
                 tracker.skipped(&file.path, status.message());
                 Ok(())
@@ -103,7 +103,7 @@ impl FileClient {
         }
     }
 
-    /// Fetches small files together.
+    /// Downloads small files in one call.
     async fn get_pack(
         &self,
         root: &Arc<Root>,
@@ -157,7 +157,7 @@ impl FileClient {
     }
 }
 
-/// Returns `true` if a file does not exist with the same size and time.
+/// Returns `true` if no file exists with the same size and modification time.
 fn is_missing(root: &Root, file: &Listed) -> bool {
     let parent = FilePath::parse_file(&file.path).and_then(|path| root.parent(&path, false));
     !parent.is_ok_and(|parent| parent.is_unchanged(&file.entry.identity))

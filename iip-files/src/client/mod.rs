@@ -27,12 +27,12 @@ const MAX_PACKED_BYTES: usize = 4 << 20;
 
 /// A client that transfers files to and from a [`Folder`](crate::Folder).
 ///
-/// A transfer that was interrupted is resumed by the next one of the same file, also by that of
-/// another process: the receiver keeps an unfinished file `.name.<id>.part` with a journal beside
-/// the target. The target is replaced only once all bytes are there and on disk.
+/// An interrupted transfer is resumed by the next transfer of the same file, even from another
+/// process: the receiver keeps an unfinished file `.name.<id>.part` and a journal next to the
+/// target. The target is replaced only after all bytes have arrived and are on disk.
 ///
-/// Calls of a transfer depend on each other, so the [`Client`] should have one server and not
-/// several.
+/// The calls of a transfer depend on each other, so the [`Client`] should have a single server, not
+/// several backends.
 #[derive(Debug, Clone)]
 pub struct FileClient {
     files: FilesClient,
@@ -60,28 +60,33 @@ impl FileClient {
     ///
     /// # Errors
     ///
-    /// There is no such file, the path is refused, or the call fails.
+    /// `NOT_FOUND` if the file does not exist, `INVALID_ARGUMENT` if the path is not allowed,
+    /// `FAILED_PRECONDITION` if a name before the last one is not a directory, or the error of the
+    /// call.
     pub async fn stat(&self, remote: &str) -> Result<Entry, Status> {
         self.files.stat(remote).await
     }
 
-    /// Sends a file, or a directory with everything below it, to the path `remote` of the server.
+    /// Uploads a file, or a directory with everything below it, to the path `remote` on the server.
     ///
-    /// If an earlier transfer of the same file was interrupted, only the rest is sent. If the file has
-    /// changed since, all of it is sent, and [`Report::restarted`] says so. Of a directory, files that
-    /// the server has with the same size and time are not sent. Symbolic links in it are not
-    /// followed; they and special files are listed in [`Report::skipped`].
+    /// If an earlier transfer of the same file was interrupted, only the rest is sent. If the file
+    /// has changed since then, all of it is sent, and it is counted in [`Report::restarted`]. Files
+    /// of a directory that the server has with the same size and modification time are not sent.
+    /// Symbolic links in a directory are not followed; they and special files are listed in
+    /// [`Report::skipped`].
     ///
     /// # Errors
     ///
-    /// `ABORTED` if another client writes the same file. `FAILED_PRECONDITION` if the file changes
-    /// while it is sent. `RESOURCE_EXHAUSTED` if the disk of the server is full, or a limit is reached.
-    /// `DATA_LOSS` if what has arrived is not what was sent. `PERMISSION_DENIED` if the folder is
-    /// read-only. What has arrived stays, and the next transfer resumes it.
+    /// `ABORTED` if another client is writing the same file. `FAILED_PRECONDITION` if the file
+    /// changes while it is sent. `RESOURCE_EXHAUSTED` if the disk of the server is full, or a limit
+    /// is reached. `DATA_LOSS` if the received bytes do not match their hashes. `PERMISSION_DENIED`
+    /// if the folder is read-only. The error of the connection if it is lost, and there is no
+    /// progress for [`TransferOptions::resume_for`]. The next transfer resumes after the bytes that
+    /// have arrived, unless the check of the whole file has failed.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the transfer ends, and the next one of the same file resumes it.
+    /// If the future is dropped, the transfer ends. The next transfer of the same file resumes it.
     pub async fn put(&self, local: impl AsRef<Path>, remote: &str) -> Result<Report, Status> {
         let local = local.as_ref().to_owned();
         let remote = FilePath::parse(remote)?;
@@ -98,19 +103,20 @@ impl FileClient {
         Ok(tracker.into_report())
     }
 
-    /// Fetches a file, or a directory with everything below it, to the path `local`, which is the
-    /// path of the file or directory itself.
+    /// Downloads a file, or a directory with everything below it. `local` is the path of the new
+    /// file or directory itself.
     ///
-    /// Resumes an interrupted transfer like [`put`](Self::put), and skips files of a directory in the
-    /// same way. Nothing is written outside `local`, whatever the server sends.
+    /// Like [`put`](Self::put), resumes an interrupted transfer, and skips files of a directory
+    /// that exist already. Nothing is written outside `local`, whatever the server sends.
     ///
     /// # Errors
     ///
-    /// Those of [`put`](Self::put) with the sides exchanged, and `NOT_FOUND`.
+    /// Those of [`put`](Self::put) with the sides exchanged, and `NOT_FOUND` if `remote` does not
+    /// exist.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the transfer ends, and the next one of the same file resumes it.
+    /// If the future is dropped, the transfer ends. The next transfer of the same file resumes it.
     pub async fn get(&self, remote: &str, local: impl AsRef<Path>) -> Result<Report, Status> {
         let local = local.as_ref().to_owned();
         let remote = FilePath::parse(remote)?;
@@ -139,14 +145,14 @@ impl FileClient {
         self.options.rate.as_deref().into_iter().collect()
     }
 
-    /// The client for calls in which the server syncs or reads a file of this size.
+    /// Returns a client for calls in which the server syncs, or reads this number of bytes.
     fn patient(&self, read_bytes: u64) -> FilesClient {
-        // 10 MB/s is slow for a disk.
+        // The timeout assumes a slow disk, of 10 MB/s.
         let timeout = Duration::from_secs(60 + read_bytes / 10_000_000);
         self.files.with_options(CallOptions::new().timeout(timeout))
     }
 
-    /// Refuses a directory with too many files.
+    /// Fails if a directory has too many files.
     fn check_files(&self, files: usize, path_bytes: usize) -> Result<(), Status> {
         let limit = self.options.max_files;
         if files <= limit && path_bytes / 256 <= limit {
@@ -158,7 +164,7 @@ impl FileClient {
     }
 }
 
-/// Lists what is skipped. Returns the directories and files.
+/// Reports the skipped entries and the totals. Returns the directories and files.
 fn split(listed: Vec<Listed>, tracker: &Tracker<'_>) -> (Vec<Listed>, Vec<Listed>) {
     let (mut directories, mut files) = (Vec::new(), Vec::new());
     for listed in listed {
@@ -182,7 +188,7 @@ fn describe(kind: Kind) -> &'static str {
     }
 }
 
-/// What a server has sent against the rules.
+/// Returns the status for a server that violates the protocol.
 fn broken(status: &Status) -> Status {
     Status::new(
         Code::Internal,

@@ -25,7 +25,7 @@ pub struct TransferOptions {
 }
 
 impl TransferOptions {
-    /// Creates the defaults.
+    /// Creates the default options.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -38,48 +38,52 @@ impl TransferOptions {
         }
     }
 
-    /// Sets whether both sides read the whole file again before it gets its name, from the disk as
-    /// far as the system has it there. Without it, each chunk is checked when it arrives, and the
-    /// hash of the file follows from those of the chunks. Files of less than 64 KiB of a directory
-    /// are checked only when they arrive. Default: no.
+    /// Sets whether both sides read the whole file again before it gets its name. The operating
+    /// system may serve these reads from its page cache. Without this option, each chunk is checked
+    /// on arrival, and the hash of the file is derived from the chunks. Files of less than 64 KiB
+    /// in a directory are checked only on arrival. Default: no.
     #[must_use]
     pub fn verify(mut self, verify: bool) -> Self {
         self.verify = verify;
         self
     }
 
-    /// Sets the maximum number of bytes per second. 0 counts as 1. Default: no limit.
+    /// Sets the maximum number of bytes per second, in both directions together. 0 counts as 1.
+    /// Default: no limit.
     #[must_use]
     pub fn bytes_per_second(mut self, bytes: u64) -> Self {
         self.rate = Some(Arc::new(Rate::new(bytes)));
         self
     }
 
-    /// Sets how long a transfer whose connection was lost tries to go on. The time begins again with
-    /// each progress. 0: it fails at once, and the next one of the same file resumes it. Default: 30 s.
+    /// Sets how long a transfer is retried after its connection was lost. Progress resets the time.
+    /// With 0, the transfer fails at once, and the next transfer of the same file resumes it.
+    /// Default: 30 s.
     #[must_use]
     pub fn resume_for(mut self, time: Duration) -> Self {
         self.resume_for = time;
         self
     }
 
-    /// Sets the maximum number of files and directories below a directory that is transferred. Their
-    /// paths may have 256 bytes on average. Default: 1,000,000.
+    /// Sets the maximum number of entries below a transferred directory. Their paths may have 256
+    /// bytes on average. A larger directory fails with `RESOURCE_EXHAUSTED` before any file is
+    /// transferred. Default: 1,000,000.
     #[must_use]
     pub fn max_files(mut self, files: usize) -> Self {
         self.max_files = files;
         self
     }
 
-    /// Sets the maximum size of files that are fetched, in bytes. Default: no limit.
+    /// Sets the maximum size, in bytes, of downloaded files. A larger file fails with
+    /// `RESOURCE_EXHAUSTED`. Default: no limit.
     #[must_use]
     pub fn max_file_bytes(mut self, bytes: u64) -> Self {
         self.max_file_bytes = bytes;
         self
     }
 
-    /// Sets a function that is called with each progress: at least with each MiB. It runs on a
-    /// thread of the runtime and must not block.
+    /// Sets a callback for progress, called at least once per MiB. It runs on a thread of the
+    /// runtime and must not block. Default: none.
     #[must_use]
     pub fn progress(mut self, callback: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(callback));

@@ -1,4 +1,4 @@
-//! How far a transfer is, and what it has done.
+//! The progress and the report of a transfer.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,46 +6,47 @@ use super::options::TransferOptions;
 use crate::hash::Hash;
 use crate::sync::locked;
 
-/// How far a transfer is.
+/// The progress of a transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What is being done.
+    /// The current phase.
     pub phase: Phase,
-    /// The file: its path below the directory that is transferred, or the path of the single file.
+    /// The path of the current file: below the transferred directory, or the remote path of a
+    /// single file.
     pub path: String,
-    /// Size of the file, in bytes.
+    /// Size of the current file, in bytes.
     pub size: u64,
-    /// Bytes of the file that were sent or received, with those of earlier transfers.
+    /// Bytes of the current file that were sent or received, including those of earlier transfers.
     pub sent: u64,
-    /// Bytes of the file that are on the disk of the receiver for certain. From there a transfer is
-    /// resumed.
+    /// Bytes of the current file that have been synced to the disk of the receiver. An interrupted
+    /// transfer resumes there.
     pub durable: u64,
-    /// Number of files that are complete, with those that were there already.
+    /// Number of complete files, including those that existed already.
     pub files: u64,
-    /// Number of all files; 0 while they are counted.
+    /// Total number of files; 0 while they are counted.
     pub files_total: u64,
-    /// Number of bytes of the files that are complete.
+    /// Total size of the complete files, in bytes.
     pub bytes: u64,
-    /// Number of bytes of all files.
+    /// Total size of all files, in bytes.
     pub bytes_total: u64,
 }
 
-/// What is being done.
+/// A phase of a transfer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
     /// The files of a directory are counted and compared.
     #[default]
     Listing,
-    /// A file begins: at its beginning, or at the bytes that an earlier transfer has left.
+    /// The transfer of a file begins, or resumes after the bytes of an earlier transfer.
     Beginning,
-    /// A file begins again: its source has changed since an earlier transfer, whose bytes were
-    /// discarded.
+    /// The transfer of a file starts from the beginning: the source has changed since an earlier
+    /// transfer, whose bytes were discarded.
     BeginningAgain,
     /// Bytes are transferred.
     Transferring,
-    /// The connection was lost, and the transfer waits to go on.
+    /// The connection was lost, and the transfer waits for the next attempt.
     Reconnecting,
     /// Both sides read the file again.
     Verifying,
@@ -55,24 +56,25 @@ pub enum Phase {
     Done,
 }
 
-/// What a transfer has done.
+/// The result of a transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// Number of files that were transferred.
     pub files: u64,
-    /// Number of files that were not, because they existed with the same size and time. Only in
-    /// directories.
+    /// Number of files of a directory that were not transferred, because they existed with the same
+    /// size and modification time.
     pub unchanged: u64,
-    /// Size of the files that were transferred, in bytes.
+    /// Total size of the transferred files, in bytes.
     pub bytes: u64,
-    /// Bytes of them that were sent, without those of earlier transfers.
+    /// Bytes that were sent or received for these files, without those of earlier transfers.
     pub transferred: u64,
-    /// Number of files that began again, because their source had changed since an earlier transfer.
+    /// Number of files that were transferred from the beginning because their source had changed
+    /// since an earlier, interrupted transfer.
     pub restarted: u64,
-    /// The hash of the file, if a single one was transferred.
+    /// The hash of the file, if a single file was transferred.
     pub hash: Option<Hash>,
-    /// What was not transferred, and why.
+    /// The entries of a directory that were not transferred, with the reasons.
     pub skipped: Vec<Skipped>,
 }
 
@@ -80,13 +82,13 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// Its path below the directory.
+    /// The path below the directory.
     pub path: String,
-    /// The reason, as a text.
+    /// The reason, in words.
     pub reason: String,
 }
 
-/// Gathers the report of a transfer and tells its progress.
+/// Collects the report of a transfer, and passes its progress to the callback.
 #[derive(Debug)]
 pub(crate) struct Tracker<'a> {
     options: &'a TransferOptions,
@@ -99,7 +101,7 @@ struct State {
     report: Report,
     /// Set if a single file is transferred.
     is_single: bool,
-    /// Where the bytes of this attempt begin.
+    /// The offset at which this attempt began.
     begun_at: u64,
     /// Bytes of the file that earlier attempts have sent.
     sent_before: u64,
@@ -135,7 +137,7 @@ impl<'a> Tracker<'a> {
         self.tell(|state| state.progress.phase = phase);
     }
 
-    /// The files to transfer are known.
+    /// Sets the number and total size of the files to transfer.
     pub(super) fn totals(&self, files: u64, bytes: u64) {
         self.tell(|state| {
             state.progress.files_total = files;
@@ -143,7 +145,7 @@ impl<'a> Tracker<'a> {
         });
     }
 
-    /// A single file is transferred.
+    /// Starts the transfer of a single file.
     pub(crate) fn single(&self, path: &str) {
         self.file(path);
         let mut state = self.state();
@@ -151,7 +153,7 @@ impl<'a> Tracker<'a> {
         state.progress.files_total = 1;
     }
 
-    /// The transfer turns to a file.
+    /// Starts the transfer of the next file.
     pub(super) fn file(&self, path: &str) {
         let mut state = self.state();
         state.sent_before = 0;
@@ -164,7 +166,7 @@ impl<'a> Tracker<'a> {
         ) = (0, 0, 0);
     }
 
-    /// An attempt to transfer the file begins.
+    /// Starts an attempt to transfer the current file.
     pub(crate) fn begin(&self, size: u64, offset: u64, restarted: bool) {
         self.tell(|state| {
             state.sent_before += state.progress.sent - state.begun_at;
@@ -201,17 +203,17 @@ impl<'a> Tracker<'a> {
         self.tell(|state| state.progress.durable = durable);
     }
 
-    /// The bytes of the current file that are durable.
+    /// Returns the number of bytes of the current file that are durable.
     pub(super) fn durable_bytes(&self) -> u64 {
         self.state().progress.durable
     }
 
-    /// The size of the file has become known.
+    /// Sets the size of the current file.
     pub(crate) fn size(&self, size: u64) {
         self.state().progress.size = size;
     }
 
-    /// The file is complete.
+    /// Completes the current file.
     pub(crate) fn done(&self, hash: impl Into<Option<Hash>>) {
         self.tell(|state| {
             let (size, sent) = (state.progress.size, state.progress.sent);
@@ -221,7 +223,7 @@ impl<'a> Tracker<'a> {
         });
     }
 
-    /// Small files are complete.
+    /// Counts small files that are complete.
     pub(super) fn done_small(&self, sizes: impl Iterator<Item = u64>) {
         self.tell(|state| {
             for size in sizes {
@@ -231,7 +233,7 @@ impl<'a> Tracker<'a> {
         });
     }
 
-    /// Files exist already.
+    /// Counts files that exist already.
     pub(super) fn unchanged(&self, sizes: impl Iterator<Item = u64>) {
         self.tell(|state| {
             for size in sizes {

@@ -1,4 +1,4 @@
-//! Sending a file.
+//! Upload of a file.
 
 use std::future::pending;
 use std::path::Path;
@@ -16,13 +16,14 @@ use crate::root::{Parent, Root};
 use crate::send::{QUEUED_PIECES, Source, send};
 use crate::service::{CommitRequest, Files, OpenRequest};
 
-/// What is at a path of this machine.
+/// The file or directory at a path of this machine.
 pub(super) enum Found {
     File(Parent),
     Directory(Arc<Root>),
 }
 
-/// Finds what is to be sent. The path is the user's, so symbolic links in it are followed. Blocks.
+/// Finds the file or directory to send. The path comes from the user, so symbolic links in it are
+/// followed. Blocks.
 pub(super) fn find(path: &Path) -> Result<Found, Status> {
     let doing = |error| failed(error, format_args!("opening {}", path.display()));
     let real = path.canonicalize().map_err(doing)?;
@@ -36,7 +37,7 @@ pub(super) fn find(path: &Path) -> Result<Found, Status> {
 }
 
 impl FileClient {
-    /// Sends a file, in as many attempts as it takes.
+    /// Uploads a file, with retries.
     pub(super) async fn put_file(
         &self,
         parent: Parent,
@@ -103,8 +104,8 @@ impl FileClient {
         files.commit(request).await.map_err(forgotten)
     }
 
-    /// Sends the rest of a file. Returns its hash if that is all of it, and the call with which the
-    /// upload ends.
+    /// Sends the rest of a file. Returns its hash if it was sent from the beginning, and the reply
+    /// stream: dropping it before the commit abandons the upload.
     async fn send(
         &self,
         source: Source,
@@ -139,7 +140,8 @@ async fn open(parent: &Arc<Parent>) -> Result<Source, Status> {
     blocking(move || Source::open(&parent)).await
 }
 
-/// A server that was restarted does not know the upload any more; it can be opened again.
+/// Makes `NOT_FOUND` an error that is retried: a restarted server no longer knows the upload, but
+/// it can be opened again.
 fn forgotten(status: Status) -> Status {
     match status.code() {
         Code::NotFound => Status::unavailable(status.message().to_owned()),

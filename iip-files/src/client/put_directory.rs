@@ -1,4 +1,4 @@
-//! Sending a directory.
+//! Upload of a directory.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::service::{
 };
 use crate::small::read_small_file;
 
-/// Small files that are sent together.
+/// Small files that are sent in one call.
 #[derive(Default)]
 struct Pack {
     files: Vec<SmallFile>,
@@ -66,7 +66,7 @@ impl FileClient {
         .await
     }
 
-    /// Sends those files that the server does not have.
+    /// Sends the files that the server does not have.
     async fn put_missing(
         &self,
         root: &Arc<Root>,
@@ -99,7 +99,7 @@ impl FileClient {
         self.put_pack(&mut pack, tracker).await
     }
 
-    /// Sends a file, or puts it into the pack.
+    /// Sends a file, or adds it to the pack if it is small.
     async fn put_listed(
         &self,
         root: &Arc<Root>,
@@ -138,7 +138,7 @@ impl FileClient {
                 tracker.file(&file.path);
                 self.put_file(parent, &target, tracker).await?;
             }
-            // It has gone, cannot be read, or is something else by now.
+            // The file was removed or replaced in the meantime, or cannot be read.
             Err(status) => tracker.skipped(&file.path, status.message()),
         }
         Ok(())

@@ -18,20 +18,24 @@ use crate::path::go_part_name;
 use crate::root::{self, Parent, sync_directory};
 use crate::{Report, TransferOptions};
 
-/// The number by which a server tells the transfers of a connection apart. Source: the recordings.
+/// The number by which a server distinguishes the transfers of a connection. Source: the
+/// recordings.
 const TASK: i64 = 1;
 
-/// The bytes of a file in a request, of which Go allows 10 MiB: calls beside it should not wait.
+/// Maximum number of file bytes in an upload request. Go allows 10 MiB; less delays other calls on
+/// the connection less.
 const UPLOAD_BYTES: u64 = 1 << 20;
 
-/// The bytes at the end of an unfinished download that are compared with the source.
+/// Number of bytes at the end of an unfinished download that are compared with the source.
 const COMPARED_BYTES: u64 = 1024;
 
-/// Transfers files from and to servers of Go.
+/// A client that transfers files from and to Go's file servers.
 ///
-/// A download that was interrupted is resumed, if the end of what is here is the same at the
-/// server. An upload begins again: the protocol does not tell what the server has. Nothing is
-/// hashed, so [`Report::hash`] is `None`, and [`TransferOptions::verify`] has no effect.
+/// An interrupted download is resumed if the last 1024 bytes of the unfinished file are the same on
+/// the server. An upload starts from the beginning, because the protocol does not report what the
+/// server has. Nothing is hashed, so [`Report::hash`] is `None`. [`TransferOptions::verify`],
+/// [`resume_for`](TransferOptions::resume_for) and [`max_files`](TransferOptions::max_files) have
+/// no effect.
 ///
 /// # Cancel safety
 ///
@@ -52,20 +56,21 @@ impl GoFileClient {
         }
     }
 
-    /// Replaces the options.
+    /// Sets the options of transfers.
     #[must_use]
     pub fn with_options(mut self, options: TransferOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Downloads a file. `remote` is its path at the server, and `local` its path here.
+    /// Downloads a file. `remote` is its path on the server, and `local` its path on this machine.
     ///
     /// # Errors
     ///
-    /// UNKNOWN: the server refuses it, with its reason. UNIMPLEMENTED: the server does not know
-    /// these paths. ABORTED: another process downloads to this path. Others: the file cannot be
-    /// written here, or the call failed.
+    /// `UNKNOWN` if the server rejects the request, with its reason. `UNIMPLEMENTED` if the server
+    /// does not have these paths. `ABORTED` if another process is downloading to `local`.
+    /// `RESOURCE_EXHAUSTED` if the file is larger than [`TransferOptions::max_file_bytes`]. Other
+    /// codes if the file cannot be written, or a call fails.
     pub async fn get(&self, remote: &str, local: impl AsRef<Path>) -> Result<Report, Status> {
         let tracker = self.tracker(remote);
         let local = local.as_ref().to_owned();
@@ -98,12 +103,13 @@ impl GoFileClient {
         Ok(tracker.into_report())
     }
 
-    /// Uploads a file. `local` is its path here, and `remote` its path at the server.
+    /// Uploads a file. `local` is its path on this machine, and `remote` its path on the server.
     ///
     /// # Errors
     ///
-    /// Those of [`get`](Self::get). FAILED_PRECONDITION: the file is not a regular file, or it has
-    /// changed in the meantime.
+    /// `UNKNOWN` and `UNIMPLEMENTED` as for [`get`](Self::get). `FAILED_PRECONDITION` if the file
+    /// is not a regular file, or has changed while it was sent. Other codes if the file cannot be
+    /// read, or a call fails.
     pub async fn put(&self, local: impl AsRef<Path>, remote: &str) -> Result<Report, Status> {
         let tracker = self.tracker(remote);
         let local = local.as_ref().to_owned();
@@ -143,15 +149,15 @@ impl GoFileClient {
         tracker
     }
 
-    /// Waits for what the rate allows.
+    /// Waits until the rate limit allows this number of bytes.
     async fn pay(&self, bytes: usize) {
         if let Some(rate) = &self.options.rate {
             sleep_until(rate.take(bytes)).await;
         }
     }
 
-    /// Returns where a download begins: behind what an earlier one has left, if that is the same at
-    /// the server.
+    /// Returns the offset at which a download starts: after the bytes of an earlier download, if
+    /// their end is the same on the server.
     async fn begin(
         &self,
         remote: &str,
@@ -166,7 +172,8 @@ impl GoFileClient {
         }
         let is_same = match self.download(remote, length - end.len() as u64).await {
             Ok(part) => part.data.starts_with(&end),
-            // It may have become shorter. The next call tells other reasons.
+            // The file may have become shorter. If there is another reason, the next call fails
+            // with it.
             Err(status) if status.code() == Code::Unknown => false,
             Err(status) => return Err(status),
         };
@@ -215,17 +222,17 @@ fn read(mut file: &File, name: &str, position: u64) -> Result<Bytes, Status> {
     Ok(data.into())
 }
 
-/// A file that is downloaded. All methods block.
+/// A file that is being downloaded. All methods block.
 struct Target {
     parent: Parent,
     name: String,
     part: File,
 }
 
-/// Leaves nothing behind if nothing has arrived.
+/// Removes the part file if nothing has arrived.
 impl Drop for Target {
     fn drop(&mut self) {
-        // After a commit, the name stands for nothing.
+        // After a commit, no file has this name.
         if self
             .part
             .metadata()
@@ -247,7 +254,7 @@ impl Target {
         Ok(Self { parent, name, part })
     }
 
-    /// Returns how much there is of it, and the end of that.
+    /// Returns the length of the part file, and the bytes at its end.
     fn end(&self) -> Result<(u64, Vec<u8>), Status> {
         let mut end = Vec::new();
         let length = self
@@ -263,7 +270,7 @@ impl Target {
         Ok((length, end))
     }
 
-    /// Writes the next bytes; whatever is behind them is removed.
+    /// Writes the next bytes at `position`, and removes anything after them.
     fn write(&self, position: u64, data: &[u8]) -> Result<(), Status> {
         let mut part = &self.part;
         part.set_len(position)

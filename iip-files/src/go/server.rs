@@ -1,4 +1,4 @@
-//! Go's paths at a server.
+//! The server side of Go's paths.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -20,9 +20,9 @@ use crate::server::has_gone;
 
 /// Serves a folder on the paths of Go's file servers: see the [module](super).
 ///
-/// Clients of Go name files by their paths at the server. `prefix` is where the folder is in such
-/// paths, for example `/srv/files`: it is left out. Other paths begin at the folder, with or
-/// without a slash.
+/// Go clients name files by their paths on the server. `prefix` is the path of the folder there,
+/// for example `/srv/files`, and is removed from such paths. Paths without the prefix are relative
+/// to the folder, with or without a slash at the beginning.
 pub fn service(folder: Folder, prefix: impl Into<String>) -> impl Service + Send + 'static {
     let prefix = prefix.into().trim_end_matches('/').to_owned();
     GoFilesServer::new(GoFolder {
@@ -35,19 +35,20 @@ pub fn service(folder: Folder, prefix: impl Into<String>) -> impl Service + Send
 struct GoFolder {
     folder: Folder,
     prefix: String,
-    /// Those who write, by the path of the file.
+    /// The writers, by the path of the file.
     writers: Mutex<HashMap<String, Writer>>,
 }
 
 struct Writer {
     who: Who,
-    /// Of the call that was its first.
+    /// The context of the first call of the writer.
     ctx: Option<CallContext>,
     last: Instant,
     _place: OwnedSemaphorePermit,
 }
 
-/// A connection by the address of its peer in memory, and the number that the client chose.
+/// The connection, identified by the memory address of its peer, and the task id that the client
+/// chose.
 type Who = (usize, i64);
 
 impl GoFiles for GoFolder {
@@ -106,7 +107,7 @@ impl GoFiles for GoFolder {
 }
 
 impl GoFolder {
-    /// The path below the folder.
+    /// Returns the path below the folder.
     fn path(&self, text: &str) -> Result<FilePath, Status> {
         let below = text.strip_prefix(&self.prefix);
         let below = below.filter(|rest| rest.starts_with('/')).unwrap_or(text);
@@ -200,7 +201,7 @@ fn write(folder: &Folder, path: &FilePath, request: &Upload, data: &[u8]) -> Res
     Ok(())
 }
 
-/// The text of a server of Go, if a file does not exist. Source: recording `file_download_missing`.
+/// Gives a `NOT_FOUND` status the text of a Go server. Source: recording `file_download_missing`.
 fn as_go(status: Status, path: &str) -> Status {
     match status.code() {
         Code::NotFound => Status::not_found(format!("open {path}: no such file or directory")),

@@ -1,4 +1,4 @@
-//! The messages of Go's file programs.
+//! The messages of Go's file servers and clients.
 
 use std::fmt::Display;
 
@@ -7,13 +7,13 @@ use iip_rpc::Status;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The most bytes of a file in a reply to a download. Source: recording `file_download`.
+/// Maximum number of file bytes in the reply to a download. Source: recording `file_download`.
 pub(super) const DOWNLOAD_BYTES: usize = 10_236;
 
-/// The most bytes of a file in a request of an upload. Source: upload_client of Go.
+/// Maximum number of file bytes in an upload request. Source: Go's `upload_client`.
 pub(super) const MAX_UPLOAD_BYTES: usize = 10 << 20;
 
-/// The most bytes of the JSON in a request.
+/// Maximum number of JSON bytes in a message.
 const MAX_JSON_BYTES: usize = 64 << 10;
 
 /// A request to `/download_file`.
@@ -25,7 +25,7 @@ pub(super) struct Download {
     pub(super) download_start_pos: u64,
 }
 
-/// The beginning of a request to `/upload_file`, before the bytes of the file.
+/// The head of a request to `/upload_file`; the bytes of the file follow.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Upload {
@@ -40,7 +40,7 @@ pub(super) struct Upload {
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Uploaded {
     pub(super) task_id: i64,
-    /// The bytes of the request that were written.
+    /// Number of bytes of the request that were written.
     pub(super) done_bytes: u64,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Uploaded {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) data: Bytes,
-    /// Nothing follows.
+    /// Set if no more bytes follow.
     pub(super) is_end: bool,
 }
 
@@ -63,7 +63,7 @@ impl Download {
 }
 
 impl Upload {
-    /// Returns the request with these bytes of the file.
+    /// Encodes the request with these bytes of the file.
     pub(super) fn encode(&self, data: &[u8]) -> Result<Bytes, Status> {
         let json = json(self)?;
         let length = u32::try_from(json.len()).map_err(Status::internal_from)?;
@@ -74,7 +74,7 @@ impl Upload {
         Ok(body.freeze())
     }
 
-    /// Returns the request, and the bytes of the file.
+    /// Decodes the request, and returns it with the bytes of the file.
     pub(super) fn decode(mut body: Bytes) -> Result<(Self, Bytes), Status> {
         let length = match body.len() {
             0..4 => usize::MAX,

@@ -1,4 +1,4 @@
-//! What clients read.
+//! Downloads and listings.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ impl Folder {
         tokio::spawn(async move {
             let _place = place;
             let rates: Vec<_> = rate.as_deref().into_iter().collect();
-            // The client has got the reason of a failure.
+            // The client has received the reason of a failure.
             let _ = send(source, sender, &rates, |_| (), stop).await;
         });
         Ok(pieces)
     }
 
-    /// Opens a file, which has to be the one of `identity`.
+    /// Opens a file. Fails if it does not have this identity.
     pub(super) async fn source(
         &self,
         path: FilePath,
@@ -96,7 +96,7 @@ impl SmallRead {
     }
 }
 
-/// Sends what is listed, as long as it is read.
+/// Sends the batches of a listing until its end, or until the client stops reading.
 async fn send_batches(
     mut listing: Listing,
     sender: &StreamSender<Vec<Listed>>,
@@ -127,7 +127,7 @@ fn read_small(root: &Root, path: &str) -> Result<SmallRead, Status> {
     })
 }
 
-/// Refuses a message with too many parts.
+/// Fails if a message has too many files or entries.
 pub(super) fn check_count(count: usize, limit: usize) -> Result<(), Status> {
     if count <= limit {
         return Ok(());
@@ -136,7 +136,7 @@ pub(super) fn check_count(count: usize, limit: usize) -> Result<(), Status> {
     Err(Status::invalid_argument(text))
 }
 
-/// Completes with the status of a transfer that ends because the server does.
+/// Completes when the server shuts down, with the status for its transfers.
 pub(super) fn shutting_down(ctx: &CallContext) -> impl Future<Output = Status> + Send + use<> {
     let shutting_down = ctx.shutting_down();
     async move {

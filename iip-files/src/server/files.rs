@@ -1,4 +1,4 @@
-//! The methods of the service.
+//! The methods of the service `iip.Files`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use crate::service::{
 };
 use crate::small::{Small, write_small_files};
 
-/// Number of positions that wait for a client that does not read them.
+/// Maximum number of positions that are queued for a client that does not read them.
 const QUEUED_POSITIONS: usize = 4;
 
 impl Files for Folder {
@@ -102,7 +102,7 @@ impl Files for Folder {
         let (sender, positions) = Streaming::channel(QUEUED_POSITIONS);
         let watched = Arc::clone(&upload);
         let (folder, shutdown) = (self.clone(), shutting_down(ctx));
-        // The task goes on when the client has gone, and makes durable what has arrived.
+        // The task continues after the client has disconnected, and syncs what has arrived.
         tokio::spawn(async move {
             let size = part.size();
             match folder
@@ -112,7 +112,7 @@ impl Files for Folder {
                 Ok(part) => {
                     *slot = Some(part);
                     drop(slot);
-                    // If this fails, the client has gone, and the upload ends.
+                    // If this fails, the client has disconnected, and the upload ends.
                     let _ = sender.send(size).await;
                     upload.is_over().await;
                     folder.uploads.remove(&upload);
@@ -231,7 +231,8 @@ impl Files for Folder {
 }
 
 impl Folder {
-    /// Receives the rest of a file, and sends how far it is on disk, without the end.
+    /// Receives the rest of a file, and sends the offsets up to which it is on disk, except the
+    /// last.
     async fn receive(
         &self,
         upload: &Upload,
@@ -256,7 +257,7 @@ impl Folder {
                 status = shutdown => status,
             }
         };
-        // A client that does not read the positions gets only some of them.
+        // A client that does not keep up with the positions gets only some of them.
         let telling = async {
             while changes.changed().await.is_ok() {
                 let durable = *changes.borrow_and_update();
@@ -273,7 +274,7 @@ impl Folder {
         }
     }
 
-    /// Removes old unfinished files beside the transfers.
+    /// Starts a task that removes old unfinished files, if none has started within the last hour.
     pub(crate) fn remove_stale_parts_if_due(&self) {
         if !self.stale.is_due() {
             return;
@@ -289,7 +290,7 @@ impl Folder {
     }
 }
 
-/// An upload that ends with this, unless it is kept.
+/// Removes an upload when it is dropped, unless the upload is kept.
 struct Open<'a> {
     folder: &'a Folder,
     upload: &'a Upload,
@@ -304,7 +305,8 @@ impl Drop for Open<'_> {
     }
 }
 
-/// How far an upload is. The server drops this if the client has gone.
+/// The offsets up to which an upload is on disk. The stream is dropped when the client disconnects
+/// or drops its end, which abandons the upload.
 struct Positions {
     positions: Streaming<u64>,
     upload: Arc<Upload>,

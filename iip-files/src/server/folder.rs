@@ -1,4 +1,4 @@
-//! What is served, and its limits.
+//! The served folder and its limits.
 
 use std::fs::File;
 use std::io;
@@ -20,12 +20,13 @@ const MAX_OPEN_TRANSFERS: usize = 64;
 const SILENCE: Duration = Duration::from_secs(30);
 const PART_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A folder that is served. Clients can read its files, and write them if it is
+/// A folder that is served. Clients can read its files, and write files if the folder is
 /// [writable](Self::writable).
 ///
-/// Nothing outside the folder can be reached: paths have no `..`, and symbolic links are not
-/// followed, wherever they lead. Only regular files are read and replaced. New files have the mode
-/// 0644 and new directories 0777, both without the bits of the umask.
+/// Nothing outside the folder can be reached: paths with `..` are rejected, and symbolic links are
+/// not followed, wherever they point. Only regular files are read. Only regular files and symbolic
+/// links, not their targets, are replaced. New files have the mode 0644 and new directories 0777,
+/// both reduced by the umask.
 ///
 /// # Examples
 ///
@@ -64,7 +65,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder for reading by clients. Blocks.
+    /// Opens a folder that clients can read. Blocks.
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ impl Folder {
         self
     }
 
-    /// Sets the maximum size of files that clients write, in bytes; larger ones are refused with
+    /// Sets the maximum size of files that clients write, in bytes; larger files are rejected with
     /// `RESOURCE_EXHAUSTED`. Default: no limit.
     #[must_use]
     pub fn max_file_bytes(mut self, bytes: u64) -> Self {
@@ -99,9 +100,9 @@ impl Folder {
         self
     }
 
-    /// Sets how many files may be in transfer at a time, in both directions together; more are
-    /// refused with `RESOURCE_EXHAUSTED`. Each takes up to 8 MiB of memory. 0 counts as 1. Default:
-    /// 64.
+    /// Sets the maximum number of concurrent transfers and listings, in both directions together;
+    /// further ones are rejected with `RESOURCE_EXHAUSTED`. Each takes up to 8 MiB of memory. 0
+    /// counts as 1. Default: 64.
     #[must_use]
     pub fn max_open_transfers(mut self, transfers: usize) -> Self {
         self.max_open_transfers = transfers.clamp(1, Semaphore::MAX_PERMITS);
@@ -117,22 +118,24 @@ impl Folder {
         self
     }
 
-    /// Sets how long the writer of a file may be silent before another one may take its place.
-    /// Until then the other one gets `ABORTED`. Default: 30 s.
+    /// Sets how long the writer of a file may be silent before another writer replaces it. Until
+    /// then, the other one gets `ABORTED`, unless the connection of the first has ended. Default:
+    /// 30 s.
     #[must_use]
     pub fn silence(mut self, limit: Duration) -> Self {
         self.silence = limit;
         self
     }
 
-    /// Sets the age at which unfinished files are removed. Default: 7 days.
+    /// Sets the time since the last write after which unfinished files are removed. Default: 7
+    /// days.
     #[must_use]
     pub fn part_lifetime(mut self, lifetime: Duration) -> Self {
         self.part_lifetime = lifetime;
         self
     }
 
-    /// The service, for [`ServerBuilder::service`](iip_rpc::ServerBuilder::service).
+    /// Returns the service, for [`ServerBuilder::service`](iip_rpc::ServerBuilder::service).
     #[must_use]
     pub fn into_service(self) -> FilesServer<Self> {
         FilesServer::new(self)
@@ -142,15 +145,15 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// The path is refused (`INVALID_ARGUMENT`), or there is no such file, or it is not a regular
-    /// one, or cannot be opened.
+    /// `INVALID_ARGUMENT` if the path is not allowed, `NOT_FOUND` if the file does not exist,
+    /// `FAILED_PRECONDITION` if it is not a regular file, or the error of opening it.
     pub fn open_file(&self, path: &str) -> Result<File, Status> {
         let parent = self.root.parent(&FilePath::parse_file(path)?, false)?;
         Ok(parent.open_source()?.0)
     }
 
     /// Removes unfinished files that are older than [`part_lifetime`](Self::part_lifetime) and not
-    /// being written. Returns how many. Uploads do this too, once an hour.
+    /// being written. Returns their number. Uploads start this too, at most once an hour.
     ///
     /// # Errors
     ///
@@ -160,7 +163,7 @@ impl Folder {
         crate::failure::blocking(move || super::stale::remove(&root, lifetime)).await
     }
 
-    /// Waits until the rate allows so many bytes.
+    /// Waits until the rate limit allows this number of bytes.
     pub(crate) async fn wait_for(&self, bytes: usize) {
         if let Some(rate) = &self.rate {
             tokio::time::sleep_until(rate.take(bytes)).await;
@@ -185,7 +188,7 @@ impl Folder {
         Err(Status::resource_exhausted(text))
     }
 
-    /// A place among the open transfers.
+    /// Takes a slot for a transfer. If none is free, ends silent uploads and tries again.
     pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let try_acquire = || Arc::clone(&self.open_transfers).try_acquire_owned();
         let place = try_acquire().or_else(|error| {

@@ -15,7 +15,7 @@ use crate::sync::locked;
 
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// When unfinished files were last searched for.
+/// The time of the last search for unfinished files.
 #[derive(Debug, Default)]
 pub(super) struct Stale(Mutex<Option<Instant>>);
 
@@ -39,7 +39,7 @@ pub(super) fn remove(root: &Root, lifetime: Duration) -> Result<u64, Status> {
         let doing = |error| failed(error, format_args!("reading {}", root.label(&path)));
         let dir = match root.directory(&path) {
             Ok(dir) => dir,
-            // It was removed or replaced in the meantime, or is not ours to read.
+            // The directory was removed or replaced in the meantime, or cannot be read.
             Err(_) if !path.as_str().is_empty() => continue,
             Err(status) => return Err(status),
         };
@@ -73,11 +73,11 @@ fn remove_file(dir: &Dir, name: &str) -> bool {
     };
     let part = format!("{stem}.part");
     if !is_part && dir.symlink_metadata(&part).is_ok() {
-        // It is removed with the part.
+        // The journal is removed with the part.
         return false;
     }
     let journal = format!("{stem}.journal");
-    // While it is written, its journal is locked.
+    // The journal is locked while the file is being written.
     let Ok(Some(_locked)) = part::lock(dir, &journal) else {
         return false;
     };

@@ -14,17 +14,18 @@ use crate::part::{Part, busy};
 use crate::path::FilePath;
 use crate::sync::locked;
 
-/// Number of finished uploads whose hash is remembered, for clients that did not get the reply.
+/// Number of committed uploads whose hashes are kept for clients that did not get the reply.
 const REMEMBERED: usize = 64;
 
-/// Time in which a lost connection is noticed: its client may have been started again.
+/// Time to wait for the end of the connection of an earlier writer, whose client may have been
+/// restarted.
 const NOTICE: Duration = Duration::from_secs(1);
 
-/// The open uploads, and those that have ended last.
+/// The open uploads, and the last ones that were committed.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
     table: Mutex<Table>,
-    /// Makes numbers that other clients cannot guess.
+    /// Generates upload numbers that other clients cannot guess.
     numbers: RandomState,
 }
 
@@ -35,17 +36,17 @@ struct Table {
     opened: u64,
 }
 
-/// The file of an upload; `None` until it is open, and while it is received.
+/// The file of an upload; `None` until it is open, and while it is being received.
 pub(super) type Slot = OwnedMutexGuard<Option<Part>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// The client has gone. What has arrived may still be made durable.
+    /// The client has disconnected. Bytes that have arrived may still be synced.
     Abandoned,
-    /// Another upload takes the place of this one.
+    /// Another upload replaces this one.
     Replaced,
-    /// The upload is not in the table any more.
+    /// The upload is no longer in the table.
     Ended,
 }
 
@@ -54,7 +55,7 @@ enum State {
 pub(super) struct Upload {
     pub(super) number: u64,
     path: FilePath,
-    /// Of the call that has opened it.
+    /// The context of the call that opened the upload.
     ctx: Option<CallContext>,
     part: Arc<tokio::sync::Mutex<Option<Part>>>,
     contact: Mutex<Instant>,
@@ -68,9 +69,9 @@ impl Uploads {
         locked(&self.table)
     }
 
-    /// Begins an upload. One of the same file that is silent, whose client has gone, or that is
-    /// `previous`, ends and gives its place to the new one; otherwise `acquire` does. Returns the
-    /// upload with the slot for its file.
+    /// Begins an upload, and returns it with the slot for its file. Replaces another upload of the
+    /// same file, and takes over its place, if it is `previous` or silent, or its client has
+    /// disconnected; otherwise fails. Without one to replace, `acquire` returns the place.
     pub(super) async fn begin(
         &self,
         path: &FilePath,
@@ -96,7 +97,7 @@ impl Uploads {
                 return Err(busy(path.as_str(), "another client"));
             }
             old.state.send_replace(State::Replaced);
-            // It still holds the file while it is receiving.
+            // Waits while the old upload is receiving: it holds the file.
             old.part.lock().await.take();
             self.remove(&old);
             place = old.take_place().or(place);
@@ -120,7 +121,7 @@ impl Uploads {
         is_free
     }
 
-    /// Finds an upload by its number, and notes that its client is not silent.
+    /// Finds an upload by its number, and records contact with its client.
     pub(super) fn find(&self, number: u64) -> Result<Arc<Upload>, Status> {
         let table = self.table();
         let found = table.open.values().find(|upload| upload.number == number);
@@ -137,7 +138,7 @@ impl Uploads {
         self.table().open.contains_key(path)
     }
 
-    /// The hash of an upload that has ended lately.
+    /// Returns the hash of a recently committed upload.
     pub(super) fn committed(&self, number: u64) -> Option<Hash> {
         let table = self.table();
         let found = table
@@ -147,7 +148,7 @@ impl Uploads {
         found.map(|&(_, hash)| hash)
     }
 
-    /// Ends an upload whose file has its name.
+    /// Ends an upload whose file was committed, and keeps its hash.
     pub(super) fn commit(&self, upload: &Upload, hash: Hash) {
         self.remove(upload);
         let mut table = self.table();
@@ -157,7 +158,7 @@ impl Uploads {
         }
     }
 
-    /// Ends an upload.
+    /// Ends an upload, and removes it from the table.
     pub(super) fn remove(&self, upload: &Upload) {
         let mut table = self.table();
         if table
@@ -170,7 +171,7 @@ impl Uploads {
         upload.state.send_replace(State::Ended);
     }
 
-    /// Ends uploads that are silent and receive nothing.
+    /// Ends uploads that are silent and not receiving.
     pub(super) fn remove_silent(&self, silence: Duration) {
         let is_silent = |upload: &&Arc<Upload>| {
             upload.part.try_lock().is_ok() && upload.may_be_replaced(silence)
@@ -203,7 +204,7 @@ impl Upload {
         locked(&self.place).take()
     }
 
-    /// Notes that the client is not silent.
+    /// Records contact with the client.
     pub(super) fn touch(&self) {
         *locked(&self.contact) = Instant::now();
     }
@@ -213,7 +214,7 @@ impl Upload {
         contact.elapsed() >= silence || *self.state.borrow() == State::Abandoned
     }
 
-    /// The file of the upload, with its slot.
+    /// Takes the file of the upload, and returns it with its slot.
     pub(super) fn take_part(&self) -> Result<(Part, Slot), Status> {
         let slot = Arc::clone(&self.part).try_lock_owned();
         slot.ok()
@@ -221,7 +222,7 @@ impl Upload {
             .ok_or_else(|| busy(self.path.as_str(), "another call of the same upload"))
     }
 
-    /// The client has gone.
+    /// Marks the upload as abandoned by its client.
     pub(super) fn abandon(&self) {
         self.state.send_if_modified(|state| {
             let is_open = *state == State::Open;
@@ -234,16 +235,16 @@ impl Upload {
 
     async fn wait_for(&self, condition: impl FnMut(&State) -> bool) {
         let mut state = self.state.subscribe();
-        // The sender is a field of `self`.
+        // Cannot fail: the sender is a field of `self`.
         let _ = state.wait_for(condition).await;
     }
 
-    /// Completes once the upload has ended, or its client has gone.
+    /// Completes once the upload has ended, or its client has disconnected.
     pub(super) async fn is_over(&self) {
         self.wait_for(|state| *state != State::Open).await;
     }
 
-    /// Completes with the status of an upload that another one replaces.
+    /// Completes once another upload replaces this one, with the status for its client.
     pub(super) async fn replaced(&self) -> Status {
         self.wait_for(|state| *state == State::Replaced).await;
         busy(
@@ -253,7 +254,7 @@ impl Upload {
     }
 }
 
-/// Returns `true` if the connection of a call has ended, or ends now.
+/// Returns `true` if the connection of a call has ended, or ends within [`NOTICE`].
 pub(crate) async fn has_gone(ctx: Option<&CallContext>) -> bool {
     let Some(peer) = ctx.and_then(CallContext::peer) else {
         return false;
