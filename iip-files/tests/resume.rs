@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::common::{MIB, Pair, content, names, pieces, serve, serve_at, within};
 
-/// The identity of a file.
+/// Returns the identity of a file.
 fn identity(path: &std::path::Path) -> Identity {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::metadata(path).unwrap();

@@ -42,7 +42,7 @@ pub(crate) struct Cli {
 /// A raw request.
 #[derive(Args, Debug)]
 pub(crate) struct RawArgs {
-    /// What to call, such as localhost:7000/echo?lang=en, or a target alone.
+    /// The target and path to call, such as localhost:7000/echo?lang=en, or the target alone.
     #[arg(value_name = "TARGET/PATH", add = ArgValueCompleter::new(complete::targets))]
     pub(crate) uri: Option<String>,
     /// The path, if it is not part of TARGET/PATH.
@@ -68,7 +68,7 @@ pub(crate) enum Command {
     List(ListArgs),
     Describe(DescribeArgs),
     Diff(DiffArgs),
-    /// Save descriptions of services, and check changes of them.
+    /// Save descriptions of services, and check changes for compatibility.
     #[command(subcommand)]
     Schema(SchemaCommand),
     /// Generate documents and clients from the descriptions of services.
@@ -89,10 +89,10 @@ pub(crate) enum Command {
 
 /// Call a method with JSON.
 ///
-/// ARGS are an object in JSON, or the value of the only argument; `@FILE`; `-` for stdin; or pairs:
-/// `name=value` is typed by the description of the method, `order.id=7` is a field, a repeated name
-/// makes a list, and `name:=JSON` is JSON as it is. A stream of messages is read from stdin, one
-/// JSON value per line. Replies that are streams are printed one JSON value per line.
+/// ARGS is a JSON object, or the value of the only argument; `@FILE`; `-` for stdin; or pairs:
+/// `name=value` is converted to the type in the description of the method, `order.id=7` sets a
+/// field, a repeated name makes a list, and `name:=JSON` is passed on as JSON. A stream of requests
+/// is read from stdin, and a stream of replies is printed, as one JSON value per line.
 #[derive(Args, Debug)]
 pub(crate) struct CallArgs {
     /// An address, such as localhost:7000, or a target of the configuration.
@@ -104,7 +104,7 @@ pub(crate) struct CallArgs {
     /// The arguments.
     #[arg(allow_negative_numbers = true, add = ArgValueCompleter::new(complete::arguments))]
     pub(crate) args: Vec<String>,
-    /// A saved description, instead of asking the server.
+    /// Use a saved description instead of asking the server.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) schema: Option<PathBuf>,
     /// End after this number of messages.
@@ -129,7 +129,7 @@ pub(crate) struct ListArgs {
     pub(crate) service: Option<String>,
 }
 
-/// Describe services as the Rust traits that they were written as.
+/// Print the descriptions of services as Rust traits.
 #[derive(Args, Debug)]
 pub(crate) struct DescribeArgs {
     /// A target, or a file of `iq schema save`.
@@ -152,14 +152,14 @@ pub(crate) struct DiffArgs {
     /// A target, or a file of `iq schema save`.
     #[arg(value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(complete::targets))]
     pub(crate) a: String,
-    /// What it is compared with.
+    /// The target or file to compare with.
     #[arg(value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(complete::targets))]
     pub(crate) b: String,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SchemaCommand {
-    /// Save the descriptions of a server's services in a form to keep in a repository.
+    /// Save the descriptions of a server's services, in a form for a repository.
     Save {
         /// A target.
         #[arg(add = ArgValueCompleter::new(complete::targets))]
@@ -168,25 +168,25 @@ pub(crate) enum SchemaCommand {
         #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
     },
-    /// Check that programs of an old and a new build understand each other; exit with 1 if not.
+    /// Check that an old and a new build are compatible; exit with 1 if not.
     Check(CheckArgs),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// The build that is in use: a file of `iq schema save`, or a target.
+    /// The old build: a file of `iq schema save`, or a target.
     #[arg(value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(complete::targets))]
     pub(crate) old: String,
-    /// The build that comes: a file, or a target.
+    /// The new build: a file of `iq schema save`, or a target.
     #[arg(value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(complete::targets))]
     pub(crate) new: String,
-    /// Which codecs must carry the values.
+    /// The codecs that must carry the values.
     #[arg(long, value_enum, default_value_t = Codecs::Any)]
     pub(crate) codec: Codecs,
-    /// Which side of the new build meets the old one.
+    /// The side of the new build that talks to the old one.
     #[arg(long, value_enum, default_value_t = Direction::Both)]
     pub(crate) direction: Direction,
-    /// Take warnings for failures: a narrowed number, or a variant that the other side does not
+    /// Treat warnings as failures: a narrowed number, or a variant that the other side does not
     /// know.
     #[arg(long)]
     pub(crate) deny_warnings: bool,
@@ -199,7 +199,7 @@ pub(crate) enum Codecs {
     Positional,
     /// MessagePack and JSON.
     Named,
-    /// At least one codec for each method: clients change to it by themselves.
+    /// At least one codec for each method: clients switch to it automatically.
     Any,
 }
 
@@ -216,7 +216,8 @@ pub(crate) enum Direction {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GenCommand {
-    /// Print an OpenAPI 3.1 document of the HTTP interface that a gateway has for the services.
+    /// Print an OpenAPI 3.1 document of the HTTP interface that a gateway provides for the
+    /// services.
     Openapi {
         /// A target, or a file of `iq schema save`.
         #[arg(value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(complete::targets))]
@@ -271,7 +272,7 @@ pub(crate) enum Unit {
 /// Write the manual pages.
 #[derive(Args, Debug)]
 pub(crate) struct ManArgs {
-    /// The folder for them, such as ~/.local/share/man/man1.
+    /// The folder for the pages, such as ~/.local/share/man/man1.
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) folder: PathBuf,
 }

@@ -1,15 +1,15 @@
 //! Suggestions for names that were mistyped.
 
-/// The most changes within which a name is close: two, and one for names of up to five letters.
+/// Returns the maximum edit distance at which a name is close: 2, or 1 for up to five characters.
 fn allowed(name: &str) -> usize {
     if name.chars().count() > 5 { 2 } else { 1 }
 }
 
-/// The name that is closest to `unknown`, if any is close. The case of letters does not matter.
+/// Returns the name that is closest to `unknown`, if any is close. Case is ignored.
 pub(crate) fn of<'a>(unknown: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = unknown.to_lowercase();
     let distances = names.into_iter().filter_map(|name| {
-        // What is much longer cannot be close, and would take time.
+        // Names of very different lengths cannot be close, and comparing them takes time.
         if name.len().abs_diff(unknown.len()) > 8 {
             return None;
         }

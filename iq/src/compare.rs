@@ -1,4 +1,4 @@
-//! Comparisons of services, as `iq diff` and `iq schema check` make them.
+//! Comparison of services, for `iq diff` and `iq schema check`.
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ use serde::Serialize;
 pub(crate) struct Finding {
     /// The service.
     pub(crate) service: String,
-    /// The direction of a comparison: which side calls which.
+    /// The direction of the comparison, such as `old client, new server`; may be empty.
     pub(crate) direction: &'static str,
-    /// The codecs that it concerns.
+    /// The codecs for which the difference matters.
     pub(crate) codecs: Vec<String>,
     /// The consequence of the difference for callers.
     #[serde(serialize_with = "as_text")]
@@ -51,14 +51,14 @@ pub(crate) struct Sides<'a> {
     pub(crate) server: &'a [Description],
     /// The builds that are compared.
     pub(crate) direction: &'static str,
-    /// Clients may call methods that the server does not have: they are new.
+    /// Set if the server may lack methods of the client, because they are new.
     pub(crate) may_miss: bool,
 }
 
-/// Compares the methods that a client has with those of a server.
+/// Compares the methods of the client with those of the server.
 ///
-/// With `any`, only the codecs that carry the values of a method best count: clients change to one
-/// of them by themselves.
+/// With `any`, only the most compatible codecs of each method count: clients switch to one of them
+/// automatically.
 pub(crate) fn compare(sides: Sides<'_>, codecs: &[Encoding], any: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for client in sides.client {
@@ -83,7 +83,7 @@ pub(crate) fn compare(sides: Sides<'_>, codecs: &[Encoding], any: bool) -> Vec<F
     findings
 }
 
-/// The codec with this name in a description.
+/// Returns the codec with this name in a description.
 fn encoding(name: &str) -> Option<Encoding> {
     Some(match name {
         "bincode" => Encoding::Bincode,
@@ -112,7 +112,7 @@ fn methods(
     codecs: &[Encoding],
     any: bool,
 ) -> Vec<Finding> {
-    // A method with a codec of its own has no other.
+    // A method with its own codec uses no other.
     let own = method.codec.as_deref().and_then(encoding);
     let codecs = own.as_ref().map_or(codecs, std::slice::from_ref);
     let report = |&codec| {

@@ -1,4 +1,4 @@
-//! The configuration file: targets with names.
+//! The configuration file, which defines named targets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use toml::Spanned;
 use crate::exit::{Failure, Outcome};
 use crate::live::{Url, is_url};
 
-/// The largest file that is read, in bytes.
+/// Maximum size of the file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The content of the file.
@@ -23,7 +23,7 @@ struct Document {
     targets: BTreeMap<String, Spanned<NamedTarget>>,
 }
 
-/// A target with a name. Files are relative to the folder of the configuration.
+/// A named target. File names are relative to the folder of the configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct NamedTarget {
@@ -45,7 +45,7 @@ pub(crate) struct NamedTarget {
     pub(crate) metadata_env: BTreeMap<String, String>,
 }
 
-/// A configuration file that was read; empty if there is none at the default place.
+/// A parsed configuration file; empty if there is none at the default path.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     path: PathBuf,
@@ -54,7 +54,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads the file that was chosen, or the one at the default place if there is one.
+    /// Reads the chosen file, or the one at the default path if it exists.
     pub(crate) fn load(chosen: Option<&Path>) -> Outcome<Self> {
         let Some(path) = chosen.map(Path::to_owned).or_else(default_path) else {
             return Ok(Self::default());
@@ -101,17 +101,17 @@ impl Config {
         Ok(config)
     }
 
-    /// The target with this name.
+    /// Returns the target with this name.
     pub(crate) fn target(&self, name: &str) -> Option<&NamedTarget> {
         self.document.targets.get(name).map(Spanned::get_ref)
     }
 
-    /// The names of all targets.
+    /// Returns the names of all targets.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.document.targets.keys().map(String::as_str)
     }
 
-    /// A file that the configuration names.
+    /// Resolves the path of a file that the configuration names.
     pub(crate) fn beside(&self, file: &Path) -> PathBuf {
         self.path
             .parent()
@@ -123,7 +123,7 @@ impl Config {
     }
 }
 
-/// Returns `true` if a text can be the name of a target: no address looks like one.
+/// Returns `true` if a text has the form of a target name, which no address has.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -131,12 +131,13 @@ pub(crate) fn is_name(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
-/// `~/.config/iq/config.toml`, or below `XDG_CONFIG_HOME`.
+/// Returns `~/.config/iq/config.toml`, or the same path below `XDG_CONFIG_HOME`.
 fn default_path() -> Option<PathBuf> {
     Some(home_folder("XDG_CONFIG_HOME", ".config")?.join("iq/config.toml"))
 }
 
-/// A folder of the user: that of a variable, or a folder in the home of the user.
+/// Returns the folder in an environment variable if it is an absolute path, or else a folder below
+/// the home directory.
 pub(crate) fn home_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let folder = set(variable)
@@ -162,7 +163,7 @@ fn usage(path: &Path, place: Option<(usize, usize)>, reason: &str) -> Failure {
     })
 }
 
-/// The line and the column of a byte, from 1 on.
+/// Returns the line and the column of a byte offset, counted from 1.
 fn place_in(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

@@ -38,7 +38,7 @@ pub(crate) async fn run(args: &DiffArgs, connect: &ConnectArgs, output: &Output)
     }
 }
 
-/// The services and methods that one side has alone.
+/// Returns the services and methods that only one side has.
 fn only_in(these: &[Description], others: &[Description], place: &str) -> Vec<Finding> {
     let finding = |service: &Description, at: &str, what: &str| Finding {
         service: service.service.clone(),

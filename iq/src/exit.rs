@@ -1,4 +1,4 @@
-//! Exit codes, and the failures behind them.
+//! Failures of commands, and their exit codes.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -9,21 +9,21 @@ use iip_rpc::{Code, Status};
 /// The reason why a command did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Something on this side failed, such as reading a file.
+    /// A local operation failed, such as reading a file.
     Own(String),
-    /// A check has the answer no. What it found is in the output already.
+    /// A check failed. Its findings are in the output already.
     Check(String),
     /// The command line or the configuration is wrong.
     Usage(String),
-    /// No server could be connected to.
+    /// No connection to a server could be made.
     NotConnected(String),
     /// The call failed.
     Status(Status),
-    /// The method failed with an error of its own, in JSON.
+    /// The method returned its own error, in JSON.
     Method(String),
     /// The user has interrupted the command.
     Interrupted,
-    /// Whoever read the output has gone.
+    /// The reader of the output has closed it.
     BrokenPipe,
 }
 
@@ -31,7 +31,7 @@ pub(crate) enum Failure {
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// The exit code of the program.
+    /// Returns the exit code of the program.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
@@ -44,7 +44,7 @@ impl Failure {
         }
     }
 
-    /// The kind of failure, for programs.
+    /// Returns the kind of failure, for programs.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Own(_) | Self::BrokenPipe => "own",
@@ -77,7 +77,7 @@ impl fmt::Display for Failure {
             Self::Own(text) | Self::Check(text) | Self::NotConnected(text) => {
                 Printable(text).fmt(f)
             }
-            // It may have several lines, of this program.
+            // This text comes from this program, and may have several lines.
             Self::Usage(text) => f.write_str(text),
             Self::Status(status) => status.fmt(f),
             Self::Method(error) => write!(f, "the method's own error: {}", Printable(error)),

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 /// Options of Go's iq that are written as `-name`, `-name=value` or `-name value`.
 const OPTIONS: [&str; 6] = ["data", "data-file", "timeout", "tlscert", "tlskey", "tls"];
 
-/// Replaces the options of Go's iq by the same with two dashes.
+/// Replaces the options of Go's iq with the same options with two dashes.
 pub(crate) fn with_long_options(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut escaped = false;
     let args = args.into_iter().map(|arg| {

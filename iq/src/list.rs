@@ -41,7 +41,7 @@ fn first_line(doc: &str) -> &str {
     doc.lines().next().unwrap_or_default().trim()
 }
 
-/// A name, and what it is for after a tab, so that programs can cut it off.
+/// Returns a name and, after a tab, its documentation, so that programs can cut it off.
 fn with_doc(name: &str, doc: &str) -> String {
     use iip_core::Printable;
 

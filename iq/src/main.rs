@@ -43,10 +43,10 @@ use crate::args::{Cli, Command, SchemaCommand};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// The time in which servers are told that a call is over, when the program ends.
+/// Maximum time at the end of the program for telling servers that calls are over.
 const FAREWELL: Duration = Duration::from_millis(100);
 
-/// The time that an interrupted command has to end by itself.
+/// Maximum time that an interrupted command has to end by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
             return ExitCode::from(&failure);
         }
         Err(error) => {
-            // It goes to stdout if help was asked for. Nobody is left to tell if this fails.
+            // Help goes to stdout, errors to stderr. A failure to print cannot be reported.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Shows the warnings of the library.
+/// Prints the warnings of the library on stderr.
 fn log(output: &Output) {
     let level = match output.is_quiet() {
         true => LevelFilter::ERROR,
@@ -101,17 +101,17 @@ fn run(cli: &Cli, output: &Output) -> Outcome {
         only_options_before(cli)?;
         return bench::run(args, &cli.connect, output);
     }
-    // The connection is driven by a thread of its own, so that it lives while the output waits.
+    // A separate thread drives the connection, so that it stays alive while writing output blocks.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
     let runtime =
         runtime.map_err(|error| Failure::Own(format!("the runtime cannot be started: {error}")))?;
-    // These end with the signal too, but complete what they have begun.
+    // These commands handle the signal themselves, and complete what they have begun.
     let ends_itself = matches!(cli.command, Some(Command::Record(_) | Command::Serve(_)));
     runtime.spawn(async move {
-        // The output may wait for a reader, and this thread with it.
+        // The main thread may be blocked writing output, so this task ends the process.
         if !ends_itself && tokio::signal::ctrl_c().await.is_ok() {
             tokio::time::sleep(PATIENCE).await;
             std::process::exit(Failure::Interrupted.code().into());
@@ -155,12 +155,12 @@ async fn command(cli: &Cli, output: &Output) -> Outcome {
         Command::Put(args) => args.run(connect, output).await,
         Command::Get(args) => args.run(connect, output).await,
         Command::Serve(args) => args.run(connect, output).await,
-        // They do not run in this runtime.
+        // These were run before; they do not use this runtime.
         Command::Bench(_) | Command::Man(_) => Ok(()),
     }
 }
 
-/// Refuses arguments of a raw request before a command.
+/// Fails if there are arguments of a raw request before a command.
 fn only_options_before(cli: &Cli) -> Outcome {
     match &cli.raw.uri {
         Some(uri) => Err(Failure::Usage(format!(

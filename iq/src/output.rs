@@ -18,10 +18,10 @@ pub(crate) struct OutputArgs {
     /// Print one JSON object per line, each with a `type`; errors too, on stderr.
     #[arg(long, global = true)]
     json: bool,
-    /// Print nothing on stderr but errors.
+    /// Print only errors on stderr.
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Print on stderr what is connected to, and where the time goes.
+    /// Print details of the connection, and how long each step takes, on stderr.
     #[arg(long, short, global = true)]
     verbose: bool,
 }
@@ -45,7 +45,7 @@ impl Output {
         Self { args }
     }
 
-    /// Output in JSON.
+    /// Creates an output in JSON.
     pub(crate) fn json() -> Self {
         let args = OutputArgs {
             json: true,
@@ -75,14 +75,14 @@ impl Output {
         self.line(harmless(json))
     }
 
-    /// Writes JSON from a server with a line for each value.
+    /// Writes JSON from a server, indented, with a line for each value.
     pub(crate) fn json_lines(&self, json: &str) -> Outcome {
         indented(json)
             .lines()
             .try_for_each(|line| self.json_line(line))
     }
 
-    /// Writes data as they are.
+    /// Writes data unchanged.
     pub(crate) fn bytes(&self, data: &[u8]) -> Outcome {
         let mut out = io::stdout().lock();
         written(out.write_all(data).and_then(|()| out.flush()))
@@ -93,7 +93,7 @@ impl Output {
         self.json_line(&object(r#type, value)?)
     }
 
-    /// Writes an object, or a line, as the user has chosen.
+    /// Writes an object if the output is JSON, and a line otherwise.
     pub(crate) fn either(
         &self,
         r#type: &str,
@@ -106,14 +106,14 @@ impl Output {
         }
     }
 
-    /// Writes a remark for people. Its text may come from a server.
+    /// Writes a note on stderr, unless `--quiet` is set. Its text may come from a server.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.args.quiet {
             self.error_line("note", "33", &Printable(text));
         }
     }
 
-    /// Writes what only `--verbose` shows. It may have several lines.
+    /// Writes a text on stderr if `--verbose` is set. It may have several lines.
     pub(crate) fn detail(&self, text: impl Display) {
         if self.args.verbose {
             for line in text.to_string().lines() {
@@ -122,7 +122,7 @@ impl Output {
         }
     }
 
-    /// Writes the reason why the command has failed.
+    /// Writes the failure of the command on stderr.
     pub(crate) fn failure(&self, failure: &Failure) {
         match failure {
             Failure::BrokenPipe => {}
@@ -155,7 +155,7 @@ impl Output {
             _ => {}
         }
         if let Ok(line) = object("error", value) {
-            // Nobody is left to tell if this fails.
+            // A failure to write on stderr cannot be reported.
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
@@ -174,13 +174,14 @@ fn object(r#type: &str, value: impl Serialize) -> Outcome<String> {
         .map_err(|error| Failure::Own(format!("the output cannot be written in JSON: {error}")))
 }
 
-/// JSON in one line, and without characters that move the cursor or change the direction of text.
+/// Returns JSON in one line, without characters that move the cursor or change the direction of
+/// text.
 fn harmless(json: &str) -> String {
     let mut line = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
             ' '..='~' => line.push(c),
-            // They are between values: in texts they are escaped.
+            // These occur only between values: in strings they are escaped.
             '\n' | '\r' | '\t' => line.push(' '),
             c if Printable(c).to_string().chars().count() > 1 => {
                 line.push_str(&format!("\\u{:04x}", u32::from(c)));
@@ -191,7 +192,7 @@ fn harmless(json: &str) -> String {
     line
 }
 
-/// JSON with a line for each value, and numbers and texts as they are.
+/// Returns indented JSON with a line for each value. Numbers and strings are unchanged.
 fn indented(json: &str) -> String {
     let mut out = String::new();
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
@@ -242,25 +243,25 @@ fn indented(json: &str) -> String {
     out
 }
 
-/// Colours are for terminals only, and for people who have not asked for none.
+/// Returns `true` if stderr is a terminal, and the user has not disabled colours.
 fn is_coloured() -> bool {
     allows_colours() && io::stderr().is_terminal()
 }
 
-/// Returns `false` if the user wants no colours.
+/// Returns `false` if the user has disabled colours with `NO_COLOR`.
 pub(crate) fn allows_colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Set while the whole terminal is a screen, which lines of the log would spoil.
+/// Set while a command draws on the whole terminal, which log lines would garble.
 static DISCARDS_LOGS: AtomicBool = AtomicBool::new(false);
 
-/// Begins or ends to discard the log.
+/// Starts or stops discarding log lines.
 pub(crate) fn discard_logs(discard: bool) {
     DISCARDS_LOGS.store(discard, Ordering::Relaxed);
 }
 
-/// Returns where the log is written to.
+/// Returns the writer for log lines.
 pub(crate) fn log_writer() -> Box<dyn Write> {
     match DISCARDS_LOGS.load(Ordering::Relaxed) {
         true => Box::new(io::sink()),

@@ -1,29 +1,29 @@
-//! Places in the arguments of a method, and the names that can be there.
+//! Places in the arguments of a method, and the names that are valid there.
 
 use iip_rpc::schema::{Field, Method, Shape, Type, Types};
 use serde_json::Value;
 
 use crate::closest;
 
-/// The depth to which options and newtypes are followed.
+/// Maximum depth to which options and newtypes are followed.
 pub(crate) const MAX_DEPTH: usize = 64;
 
-/// The number of names that an error lists.
+/// Maximum number of names that an error lists.
 const MAX_NAMES: usize = 12;
 
 /// A place in the arguments of a method.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place<'a> {
-    /// The arguments as a whole: an object with their names, or the only one itself.
+    /// All arguments: an object with their names, or the value of the only one.
     Arguments(&'a Method),
     /// A value of a type.
     Value(&'a Type),
-    /// A value about which nothing is known.
+    /// A value of unknown type.
     Unknown,
 }
 
 impl<'a> Place<'a> {
-    /// The value with this name. [`Unknown`](Self::Unknown) if there is none.
+    /// Returns the place of the value with this name; [`Unknown`](Self::Unknown) if there is none.
     pub(crate) fn named(self, name: &str, types: &'a Types) -> Self {
         if let Self::Arguments(method) = self
             && let Some(arg) = method.args.iter().find(|arg| arg.name == name)
@@ -43,7 +43,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// An element of a list.
+    /// Returns the place of an element of a list.
     pub(crate) fn element(self, types: &'a Types) -> Self {
         match self.ty(types) {
             Some(Type::Seq(of) | Type::Array(of, _)) => Self::Value(of),
@@ -51,7 +51,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The type of the value, without options and newtypes around it.
+    /// Returns the type of the value, without options and newtypes around it.
     pub(crate) fn ty(self, types: &'a Types) -> Option<&'a Type> {
         match self {
             Self::Value(ty) => Some(resolve(ty, types)),
@@ -59,7 +59,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The names that can be in an object here; none if not all of them are known.
+    /// Returns the names that an object here can have; none if they are not all known.
     pub(crate) fn names(self, types: &'a Types) -> Vec<&'a str> {
         let fields = self.fields(types);
         match self {
@@ -70,7 +70,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The fields of a struct, or those of the only argument if it is one.
+    /// Returns the fields of a struct, or those of the only argument if it is a struct.
     fn fields(self, types: &'a Types) -> &'a [Field] {
         let ty = match self {
             Self::Arguments(method) => match &*method.args {
@@ -84,7 +84,7 @@ impl<'a> Place<'a> {
             return &[];
         };
         match types.get(name).map(|definition| &definition.shape) {
-            // What is flattened has names of its own.
+            // A flattened field adds names that are not in the list.
             Some(Shape::Struct { fields, .. }) if !fields.iter().any(|field| field.flatten) => {
                 fields
             }
@@ -93,7 +93,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// A name in `value` that the description does not have at its place, in words.
+/// Returns an error text for the first name in `value` that the description does not have at its
+/// place.
 pub(crate) fn unknown_name(value: &Value, place: Place<'_>, types: &Types) -> Option<String> {
     match value {
         Value::Array(list) => {
@@ -118,7 +119,7 @@ pub(crate) fn unknown_name(value: &Value, place: Place<'_>, types: &Types) -> Op
     }
 }
 
-/// The type that is in options and newtypes, in its form in JSON.
+/// Returns the type inside options and newtypes, in its JSON form.
 fn resolve<'a>(ty: &'a Type, types: &'a Types) -> &'a Type {
     let mut ty = ty;
     for _ in 0..MAX_DEPTH {

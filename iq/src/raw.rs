@@ -16,13 +16,13 @@ use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// The body of a request without data, as Go's iq has it: a frame cannot be empty.
+/// The body of a request without data, as in Go's iq: a frame cannot be empty.
 const EMPTY: &str = "{}";
 
-/// The largest file that is read, in bytes.
+/// Maximum size of a file, in bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// The largest reply that may be an error of the protocol, in bytes.
+/// Maximum size of a reply that may be an error of the protocol, in bytes.
 const MAX_ERROR_BYTES: usize = 4096;
 
 /// Sends the request, and writes the reply as it arrives.
@@ -69,14 +69,14 @@ pub(crate) async fn run(args: &RawArgs, connect: &ConnectArgs, output: &Output) 
         let text = "no reply in time (option --timeout)";
         Err(Status::deadline_exceeded(text).into())
     })?;
-    // Nothing else tells an error from data.
+    // Only the content distinguishes an error from data.
     match PlainError::read(&reply) {
         Some(error) if reply.len() <= MAX_ERROR_BYTES => Err(error.into_status().into()),
         _ => Ok(()),
     }
 }
 
-/// Splits `HOST:PORT/PATH`, `SCHEME://HOST:PORT/PATH` or `NAME/PATH`; `None` if it is neither.
+/// Splits `HOST:PORT/PATH`, `SCHEME://HOST:PORT/PATH` or `NAME/PATH`; `None` for other forms.
 pub(crate) fn split(uri: &str) -> Option<(&str, &str)> {
     let after_scheme = uri.find("://").map_or(0, |at| at + 3);
     let slash = uri.get(after_scheme..).and_then(|rest| rest.find('/'));
@@ -99,7 +99,7 @@ pub(crate) fn not_split(uri: &str) -> Failure {
     ))
 }
 
-/// The body of the request: data, those in a file, or none.
+/// Returns the body of the request: the data, the content of a file, or [`EMPTY`].
 pub(crate) async fn body(data: Option<&str>, file: Option<&Path>) -> Outcome<Vec<u8>> {
     let body = match (data, file) {
         (Some(data), _) => data.into(),
@@ -112,7 +112,7 @@ pub(crate) async fn body(data: Option<&str>, file: Option<&Path>) -> Outcome<Vec
     })
 }
 
-/// Reads a file, or stdin if it is called `-`.
+/// Reads a file, or stdin if its name is `-`.
 pub(crate) async fn contents(file: &Path) -> Outcome<Vec<u8>> {
     let read = if file == Path::new("-") {
         let mut data = Vec::new();
@@ -132,9 +132,9 @@ pub(crate) async fn contents(file: &Path) -> Outcome<Vec<u8>> {
     }
 }
 
-/// The failure of a raw call as a status.
+/// Returns the failure of a raw call as a status.
 pub(crate) fn status_of(error: &CallError) -> Status {
-    // With all causes.
+    // `Debug` includes all causes.
     let text = format!("{error:?}");
     let status = match error.is_timeout() {
         true => Status::deadline_exceeded(text),

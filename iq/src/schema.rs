@@ -71,7 +71,7 @@ pub(crate) async fn check(args: &CheckArgs, connect: &ConnectArgs, output: &Outp
         true => Verdict::Warn,
         false => Verdict::Incompatible,
     };
-    // What is unknown is so in every build.
+    // A type that is unknown is unknown in every build, so it does not fail the check.
     let fails = |verdict| verdict >= limit && verdict != Verdict::Unknown;
     for finding in findings
         .iter()

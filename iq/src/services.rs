@@ -1,4 +1,4 @@
-//! Descriptions of services: those of a server, or those in a saved file.
+//! Descriptions of services, from a server or a saved file.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,8 @@ use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// Reads the descriptions in a file, if there is one at `place`, and else asks the server there.
+/// Reads the descriptions from the file at `place` if it exists, and asks the server there
+/// otherwise.
 pub(crate) async fn at(
     place: &str,
     connect: &ConnectArgs,
@@ -40,7 +41,8 @@ pub(crate) async fn of_server(client: &Client) -> Outcome<Vec<Description>> {
     Ok(described.services)
 }
 
-/// Asks a server for the descriptions of its services; `None` if it does not tell this client.
+/// Asks a server for the descriptions of its services; `None` if it does not give them to this
+/// client.
 pub(crate) async fn of_server_if_told(client: &Client) -> Outcome<Option<Vec<Description>>> {
     match of_server(client).await {
         Ok(services) => Ok(Some(services)),
@@ -49,7 +51,7 @@ pub(crate) async fn of_server_if_told(client: &Client) -> Outcome<Option<Vec<Des
     }
 }
 
-/// Returns `true` if a server answers so that does not describe its services to this client.
+/// Returns `true` for the codes of servers that do not describe their services to this client.
 pub(crate) fn may_hide(code: Code) -> bool {
     matches!(
         code,
@@ -67,7 +69,7 @@ fn undescribed(status: Status) -> Failure {
     Failure::Status(Status::unimplemented(text))
 }
 
-/// The service with this name.
+/// Finds the service with this name.
 pub(crate) fn service<'a>(services: &'a [Description], name: &str) -> Outcome<&'a Description> {
     let mut found = services.iter().filter(|service| service.service == name);
     found.next().ok_or_else(|| {
@@ -76,8 +78,8 @@ pub(crate) fn service<'a>(services: &'a [Description], name: &str) -> Outcome<&'
     })
 }
 
-/// The method with this name, `Service.method` or `Service/method` as tools of gRPC have it, or
-/// with this path, `/service/method`.
+/// Finds the method with this name (`Service.method`, or `Service/method` as in gRPC tools) or with
+/// this path (`/service/method`).
 pub(crate) fn method<'a>(
     services: &'a [Description],
     name: &str,
@@ -106,7 +108,8 @@ pub(crate) fn method<'a>(
     Ok((description, found))
 }
 
-/// The text about a method without its service, with where such a method is.
+/// Returns the error text for a method name without a service, which names a service with such a
+/// method.
 fn not_qualified(services: &[Description], name: &str) -> String {
     let mut owners = services
         .iter()

@@ -3,7 +3,7 @@
 const EXPECTED: &str = "expected a size such as 64KiB, 500MiB or 1GiB";
 
 /// Parses a size such as `64KiB`, `500MiB` or `1GiB`, or a number of bytes. `K`, `M`, `G` and `T`
-/// are the same units, which are powers of 1024.
+/// stand for the same units, which are powers of 1024.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let end = text.find(|c: char| !c.is_ascii_digit());
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));
@@ -21,7 +21,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "the size is too large".to_owned())
 }
 
-/// Parses the bytes per second of a limit, such as `500K` or `10MiB`: more than zero.
+/// Parses a limit in bytes per second, such as `500K` or `10MiB`. It must be more than zero.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     match parse(text)? {
         0 => Err("the rate must be more than zero".to_owned()),

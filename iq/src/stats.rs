@@ -1,4 +1,4 @@
-//! `iq stats`: what a server counts, by the paths that servers of Go have for it.
+//! `iq stats`: the statistics of a server, from the paths that Go servers have for them.
 
 use std::time::Duration;
 
@@ -61,11 +61,11 @@ struct Count {
     bytes_received: i64,
 }
 
-/// Counters of requests and their times, of which the ring of seconds is added up.
+/// Counters of requests and their durations. The five-minute fields have a slot for each second.
 #[derive(Deserialize)]
 struct Measure {
     five_minute_requests: Vec<u64>,
-    /// In nanoseconds, as the next but one.
+    /// In nanoseconds, like `all_duration`.
     five_minute_duration: Vec<u64>,
     all_requests: u64,
     all_duration: u64,
@@ -144,12 +144,12 @@ pub(crate) fn parse<T: for<'de> Deserialize<'de>>(path: &str, text: &str) -> Out
         .map_err(|error| Failure::Own(format!("the reply of {path} is malformed: {error}")))
 }
 
-/// Asks a reserved path, within the time of the command.
+/// Calls a reserved path, within the timeout of the command.
 async fn ask(connection: &Connection, path: &str, body: &str) -> Outcome<String> {
     ask_within(connection, path, body, connection.remaining()).await
 }
 
-/// Asks a reserved path.
+/// Calls a reserved path, with this timeout.
 pub(crate) async fn ask_within(
     connection: &Connection,
     path: &str,

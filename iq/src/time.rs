@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-/// The longest time: a command always ends.
+/// Maximum time, so that every command ends.
 const MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Parses a time such as `500ms`, `10s`, `2m` or `1h`: more than zero, and at most a day.
+/// Parses a time such as `500ms`, `10s`, `2m` or `1h`. It must be more than zero, and at most a
+/// day.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let time = time_of(text).ok_or("expected a time such as 500ms, 10s, 2m or 1h")?;
     match time {

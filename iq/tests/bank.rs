@@ -71,21 +71,21 @@ pub(crate) trait Accounts {
     async fn watch(&self) -> Result<Subscription<u32>, Status>;
     #[rpc(path = "/echo", raw)]
     async fn echo(&self, body: Bytes) -> Result<Bytes, Status>;
-    /// The number of these calls that run at a time.
+    /// The number of these calls that are running.
     #[rpc(idempotent)]
     async fn together(&self) -> Result<u64, Status>;
 }
 
-/// What a server does differently.
+/// The ways in which a server behaves differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Change {
     #[default]
     Nothing,
-    /// Names, and the lists in accounts.
+    /// It returns other names, and other lists in accounts.
     Fields,
-    /// The last message of each stream is missing.
+    /// It leaves out the last message of each stream.
     ShortStreams,
-    /// Other errors.
+    /// It returns other errors.
     Errors,
 }
 
@@ -131,7 +131,7 @@ impl Accounts for Bank {
 
     async fn login(&self, login: Login) -> Result<Account, Status> {
         match &*login.password {
-            // A blank password arrives if the call is made again.
+            // A replayed call has a blanked password.
             PASSWORD | "***" => Ok(self.account(2)),
             _ => Err(Status::unauthenticated("no")),
         }
@@ -181,7 +181,7 @@ impl Accounts for Bank {
 
     async fn together(&self) -> Result<u64, Status> {
         let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
-        // Others could begin now.
+        // Lets other calls begin.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -190,12 +190,12 @@ impl Accounts for Bank {
     }
 }
 
-/// A running bank.
+/// Starts a bank.
 pub(crate) async fn bank(change: Change) -> Server {
     bank_with(change, |server| server).await
 }
 
-/// A running bank, with changes of the server.
+/// Starts a bank, with changes to the server.
 pub(crate) async fn bank_with(
     change: Change,
     with: impl FnOnce(ServerBuilder) -> ServerBuilder,
@@ -214,26 +214,26 @@ pub(crate) async fn bank_with(
     server.bind("127.0.0.1:0").await.unwrap()
 }
 
-/// The file of the recording.
+/// Returns the path of the recording.
 pub(crate) fn file(home: &Home) -> String {
     home.0.join("f.iqr").to_str().unwrap().to_owned()
 }
 
-/// Replays the recording at a server, as fast as it goes.
+/// Replays the recording against a server, as fast as possible.
 pub(crate) async fn replay_at(home: &Home, to: &str, more: &[&str]) -> Ran {
     let file = file(home);
     let replay = ["replay", &file, "--to", to, "--pace", "max", "-t", LONG];
     home.iq(&[&replay[..], more].concat()).await
 }
 
-/// `iq record` in front of a server.
+/// A running `iq record` in front of a server.
 pub(crate) struct Recorder {
     pub(crate) child: Child,
     pub(crate) address: String,
     stdout: BufReader<ChildStdout>,
 }
 
-/// What a recorder has said.
+/// The output of a recorder.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     pub(crate) code: Option<i32>,
@@ -242,7 +242,7 @@ pub(crate) struct Stopped {
 }
 
 impl Recorder {
-    /// Records to the file.
+    /// Starts to record to the file.
     pub(crate) async fn start(home: &Home, to: &str, more: &[&str]) -> Self {
         let mut command = home.command();
         command.args(["record", "--listen", "127.0.0.1:0", "--to", to, "-o"]);

@@ -1,12 +1,12 @@
-//! Completions in bash itself, if there is one.
+//! Completions in bash itself, if it is installed.
 
 use tokio::process::Command;
 
 use crate::common::{Fixture, Home, LONG, Ran};
 
-/// What bash would offer for a line, by its own reading of it.
+/// Returns the words that bash would offer for a line, as bash itself parses it.
 async fn offered(home: &Home, line: &str) -> Vec<String> {
-    // Programmable completion runs for a real line only, which `compgen` does not make; so the
+    // Programmable completion runs only for a real line, which `compgen` does not create. So the
     // function is called with the variables that bash sets.
     let script = format!(
         r#"
@@ -38,7 +38,7 @@ printf '%s\n' "${{COMPREPLY[@]}}"
         .collect()
 }
 
-/// The words as bash breaks them, and the one that is completed.
+/// Returns the words as bash splits them, and the one that is completed.
 fn split(line: &str) -> (Vec<String>, String) {
     let mut words: Vec<String> = Vec::new();
     for word in line.split(' ') {

@@ -99,7 +99,7 @@ async fn an_argument_more_fits_codecs_with_names_only() {
         let options = ["--direction", "server", "--codec", codec, "--json"];
         iq(&[&["schema", "check", &*old, &*new], &options[..]].concat()).await
     };
-    // The method that is gone, and nothing else.
+    // Only the removed method.
     for codec in ["named", "any"] {
         let found = json_lines(&check(codec).await.out);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The service that is called, and the program that calls it.
+//! The service that tests call, and the program that calls it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 /// Time after which a test gives up waiting.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
-/// The time for commands of tests, which a busy machine does not exceed.
+/// The timeout of commands in tests, which even a busy machine does not exceed.
 pub(crate) const LONG: &str = "50s";
 
 /// A colour.
@@ -79,11 +79,11 @@ pub(crate) trait Orders {
     async fn echo(&self, body: Bytes) -> Result<Bytes, Status>;
 }
 
-/// What happened at the server.
+/// Events on the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Told(String),
-    /// A call that takes for ever has begun.
+    /// A call that never ends has begun.
     Begun,
     /// That call was cancelled.
     Cancelled,
@@ -103,7 +103,7 @@ fn order(id: u64) -> Order {
     }
 }
 
-/// Tells that a call is over.
+/// Reports, when it is dropped, that a call is over.
 struct Over(mpsc::UnboundedSender<Event>);
 
 impl Drop for Over {
@@ -203,7 +203,7 @@ impl Fixture {
         Self::with(|server| server).await
     }
 
-    /// With changes of the server.
+    /// Starts a server, with changes to its builder.
     pub(crate) async fn with(change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let (prices, health) = (Topic::<u32>::builder().history(8).build(), Health::new());
@@ -231,7 +231,7 @@ impl Fixture {
     }
 }
 
-/// A folder of one test, which has the configuration and the cache of the program.
+/// The folder of a test, with the configuration and the cache of the program.
 pub(crate) struct Home(pub(crate) PathBuf);
 
 impl Home {
@@ -251,7 +251,7 @@ impl Home {
         path.to_str().unwrap().to_owned()
     }
 
-    /// The program, which sees nothing of the user's own settings.
+    /// Returns the program, isolated from the user's own settings.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_iq"));
         self.isolate(&mut command);
@@ -319,20 +319,20 @@ impl Ran {
         }
     }
 
-    /// Checks that it succeeded without a word on stderr, and returns its data.
+    /// Checks that the program succeeded without output on stderr, and returns its data.
     #[track_caller]
     pub(crate) fn data(self) -> String {
         assert_eq!((self.code, &*self.err), (Some(0), ""), "{}", self.out);
         self.out
     }
 
-    /// The lines of stdout as JSON.
+    /// Returns the lines of stdout as JSON.
     #[track_caller]
     pub(crate) fn json(self) -> Vec<Value> {
         json_lines(&self.data())
     }
 
-    /// Checks that it failed with this code and without data, and returns stderr.
+    /// Checks that the program failed with this code and without data, and returns stderr.
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!((self.code, &*self.out), (Some(code), ""), "{}", self.err);

@@ -1,11 +1,11 @@
-//! Completions, asked for as shells do: by variables of the environment.
+//! Completions, requested as by shells: with environment variables.
 
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::common::{Fixture, Home, LONG, Ran};
 
-/// The completions of the last word.
+/// Returns the completions of the last word.
 async fn complete(home: &Home, shell: &str, words: &[&str]) -> Vec<String> {
     let mut command = home.command();
     command.env("COMPLETE", shell).arg("--").args(words);
@@ -32,7 +32,7 @@ async fn complete(home: &Home, shell: &str, words: &[&str]) -> Vec<String> {
     offered(command).await
 }
 
-/// The completions that the program prints for a shell.
+/// Returns the completions that the program prints for a shell.
 async fn offered(command: Command) -> Vec<String> {
     let ran = Ran::of(command).await;
     let lines = ran.data();
@@ -86,7 +86,7 @@ async fn services_methods_and_arguments_come_from_the_live_server() {
         )
         .await;
         assert_eq!(fields, ["colour="], "{shell}");
-        // No option is among them, so that the shell adds what all of them begin with.
+        // There is no option among them, so that the shell adds their common prefix.
         let none = complete(
             &home,
             shell,
@@ -125,7 +125,7 @@ async fn what_a_server_has_said_is_remembered_for_a_while() {
     shop.server.shutdown(std::time::Duration::ZERO).await;
     assert_eq!(complete(&home, "fish", &words).await, ["shop.Orders.find"]);
 
-    // Ten minutes later the server is asked again, and is not there.
+    // Ten minutes later, the server is asked again, and cannot be reached.
     let mut cached = std::fs::read_dir(home.0.join("cache/iq")).unwrap();
     let cached = cached.next().unwrap().unwrap().path();
     let before = std::time::SystemTime::now() - std::time::Duration::from_secs(600);
@@ -141,7 +141,7 @@ async fn failures_are_silent_and_short() {
     let silent = silent.local_addr().unwrap().to_string();
     for target in ["127.0.0.1:1", &silent, "not a target", ""] {
         let mut command = home.command();
-        // No other limit than that of completions ends before the test gives up.
+        // Only the time limit of completions is shorter than that of the test.
         let limits = ["-t", "24h", "--connect-timeout", "24h"];
         command
             .env("COMPLETE", "fish")

@@ -18,7 +18,7 @@ fn allowed(server: ServerBuilder) -> ServerBuilder {
     server.drain_on_request(LONG, |peer| peer.addr().is_some())
 }
 
-/// Begins a call that never ends by itself.
+/// Starts a call that never ends by itself.
 async fn call_forever(shop: &mut Fixture) -> tokio::task::JoinHandle<()> {
     let client = Client::builder().timeout(LONG).connect(&*shop.target).await;
     let orders = OrdersClient::new(client.unwrap());
@@ -35,7 +35,7 @@ async fn a_server_is_drained_until_it_has_ended() {
         let target = shop.target.clone();
         tokio::spawn(async move { iq(&["drain", &target, "--json", "--wait", "1h"]).await })
     };
-    // The command has begun it.
+    // The command has started the drain.
     while shop.server.is_ready() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -91,7 +91,7 @@ async fn folders_make_the_round_trip() {
     }
     assert!(home.0.join("got/empty").is_dir());
 
-    // What is there already is not sent again.
+    // Files that exist already are not sent again.
     let again = ["put", "--json", here.to_str().unwrap(), &server.uri("in/")];
     let ran = home.iq(&again).await;
     let lines = crate::common::json_lines(&ran.out);
@@ -198,7 +198,7 @@ async fn files_go_to_and_from_the_paths_of_go() {
     let put = home.iq(&["put", "--go", &file, &server.uri("copy")]).await;
     assert_eq!(put.data(), format!("{file}\t3000000 bytes\t1 file\n"));
     assert!(fs::read(server.folder.join("copy")).unwrap() == data);
-    // Clients of Go name files by their paths at the server.
+    // Go clients name files by their paths on the server.
     let absolute = format!("{}{}", server.address, server.folder.join("copy").display());
     let got = home.0.join("got");
     for uri in [server.uri("copy"), absolute] {
@@ -266,7 +266,7 @@ async fn a_server_with_a_certificate_needs_tls() {
     let error = home.iq(&["serve", here, "--cert", &cert]).await.failed(2);
     assert!(error.contains("--key"), "{error}");
 
-    // With --ca, clients need a certificate too.
+    // With --ca, clients also need a certificate.
     let args = ["--cert", &cert, "--key", &key, "--ca", &cert];
     let server = Serve::start(&home, &args).await;
     let uri = server.uri("nothing");

@@ -1,4 +1,4 @@
-//! The program, run as its users run it, against servers in these processes.
+//! The program, run as by its users, against servers in the process of the test.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 

@@ -1,4 +1,4 @@
-//! How the program ends, and what is on which stream.
+//! Exit codes of the program, and the output on stdout and stderr.
 
 use std::process::Stdio;
 

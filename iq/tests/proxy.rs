@@ -1,4 +1,4 @@
-//! `iq record` as a proxy: what it passes on, and what ends a recording.
+//! `iq record` as a proxy: forwarding, and the end of a recording.
 
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::bank::{Change, PASSWORD, Recorder, bank, bank_with, call_everything, file, replay_at};
 use crate::common::{GUARD, Home, LONG};
 
-/// The records of a kind.
+/// Returns the records of a kind.
 async fn shown(home: &Home, kind: &str) -> Vec<Value> {
     let ran = home.iq(&["replay", &file(home), "--show", "--json"]).await;
     assert_eq!(ran.code, Some(0), "{}", ran.err);
@@ -48,7 +48,7 @@ async fn bytes_of_any_kind_are_passed_on_unchanged() {
     let recorder = Recorder::start(&home, &to, &["--schema", &schema]).await;
     let mut client = TcpStream::connect(&*recorder.address).await.unwrap();
     let (mut accepted, _) = in_time(server.accept()).await.unwrap();
-    // 100,000 bytes in each direction that are no frames at all.
+    // 100,000 bytes in each direction that are not frames.
     let sent: Vec<u8> = (0..100_000_u32)
         .map(|number| (number * 7 % 251) as u8)
         .collect();
@@ -56,7 +56,7 @@ async fn bytes_of_any_kind_are_passed_on_unchanged() {
         exchange(&mut client, &mut accepted, &sent).await;
         exchange(&mut accepted, &mut client, &sent).await;
     }
-    // The end of one direction is passed on, and the other goes on.
+    // The end of one direction is forwarded, and the other direction continues.
     client.shutdown().await.unwrap();
     assert_eq!(in_time(accepted.read(&mut [0; 8])).await.unwrap(), 0);
     accepted.write_all(b"still here").await.unwrap();
@@ -164,7 +164,7 @@ async fn a_server_that_does_not_describe_itself_is_recorded_with_a_remark() {
         stopped.err
     );
     let text = replay_at(&home, &to, &["--force"]).await.data();
-    // Streams have a form that is not known without a description.
+    // Without a description, the form of stream messages is not known.
     let expected = "calls: 6 made, 6 the same, 0 different\n\
                     left out: 4 whose messages cannot be written in JSON\n";
     assert_eq!(text, expected);
@@ -177,7 +177,7 @@ async fn a_recorder_that_is_killed_leaves_a_readable_file() {
     let mut recorder = Recorder::start(&home, &to, &["--payloads"]).await;
     let client = recorder.client().await;
     call_everything(&client).await;
-    // The writer has written everything once it has nothing else to do.
+    // The writer flushes once its queue is empty.
     let replayed = async {
         loop {
             let requests = home.iq(&["replay", &file(&home), "--show"]).await;
@@ -220,7 +220,7 @@ async fn a_disk_that_is_too_slow_drops_records_and_does_not_slow_down_calls() {
     let mut reader = in_time(reader).await.unwrap();
     let client = recorder.client().await;
     let body = vec![b'x'; 8 * 1024 * 1024];
-    // More than the queue takes.
+    // More than fits into the queue.
     for _ in 0..10 {
         let reply = in_time(client.raw().request("/echo", body.clone()))
             .await
@@ -269,7 +269,7 @@ async fn the_payloads_of_another_build_are_left_out() {
     let recorder = Recorder::start(&home, &to, &["--payloads"]).await;
     first.shutdown(GUARD).await;
     let shop = crate::common::Fixture::with(|server| server).await;
-    // Another server takes its place.
+    // Another server replaces it.
     let listener = TcpListener::bind(&*to).await.unwrap();
     let target = shop.target.clone();
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The commands of the README print what is printed there.
+//! The commands of the README print the output shown there.
 
 use tokio::process::Command;
 
@@ -15,7 +15,7 @@ use crate::files::Serve;
 #[path = "../examples/shop.rs"]
 mod shop;
 
-/// The commands of the README, each with what follows it.
+/// Returns the commands of the README, each with its output.
 fn transcript() -> Vec<(String, String)> {
     let mut commands: Vec<(String, String)> = Vec::new();
     let mut within = false;
@@ -49,7 +49,7 @@ async fn commands_print_what_the_readme_says() {
     }
     let server = shop::server().bind("127.0.0.1:0").await.unwrap();
     let (home, target) = (Home::new(), server.target().to_string());
-    // The README records the call in two terminals.
+    // In the README, the call is recorded in two terminals.
     let recorder = Recorder::start(&home, &target, &["--payloads"]).await;
     let call = ["call", &recorder.address, "shop.Orders.find", "id=7"];
     home.iq(&call).await.data();
@@ -68,7 +68,7 @@ async fn commands_print_what_the_readme_says() {
             .current_dir(&home.0);
         home.isolate(&mut bash);
         let ran = Ran::of(bash).await;
-        // A raw reply ends as its server has ended it.
+        // A raw reply is printed without an additional line end.
         let said = format!("{}{}", ran.out, ran.err);
         assert_eq!(said.trim_end(), printed.trim_end(), "{command}");
     }

@@ -10,7 +10,7 @@ fn contains(file: &[u8], text: &str) -> bool {
         .any(|window| window == text.as_bytes())
 }
 
-/// The records of the recording.
+/// Returns the records of the recording.
 async fn shown(home: &Home) -> Vec<Value> {
     home.iq(&["replay", &file(home), "--show", "--json"])
         .await

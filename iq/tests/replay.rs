@@ -8,7 +8,7 @@ use crate::bank::{
 };
 use crate::common::{Home, LONG, Ran, json_lines};
 
-/// A recording of a call of every kind.
+/// Makes a recording with a call of every kind.
 async fn recorded() -> Home {
     let (home, server) = (Home::new(), bank(Change::Nothing).await);
     let to = server.target().to_string();
@@ -21,14 +21,14 @@ async fn recorded() -> Home {
     home
 }
 
-/// Makes the calls of the recording against a bank.
+/// Repeats the calls of the recording against a bank.
 async fn replay(home: &Home, change: Change, more: &[&str]) -> Ran {
     let server = bank(change).await;
     let to = server.target().to_string();
     replay_at(home, &to, more).await
 }
 
-/// The fields that differ, with the names of the methods.
+/// Returns the fields that differ, with the names of the methods.
 fn fields(lines: &[Value]) -> Vec<(String, String)> {
     let differences = lines.iter().filter(|line| line["type"] == "difference");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -207,7 +207,7 @@ async fn a_call_waits_for_those_that_had_ended_before_it() {
     recorder.stop().await;
     let ran = replay(&home, Change::Nothing, &[]).await;
     assert_eq!(ran.data(), "calls: 20 made, 20 the same, 0 different\n");
-    // In the original pace, two times as fast.
+    // Twice as fast as recorded.
     let speed = [
         "replay",
         &file(&home),

@@ -1,4 +1,4 @@
-//! `iq stats`, with what a server of Go was recorded to reply.
+//! `iq stats`, with recorded replies of a Go server.
 
 use iip_core::{HandlerError, Request, Response, Server, handler_fn};
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::common::{Fixture, iq};
 const COUNT: &str = r#"{"PacketsSent":3,"PacketReceived":0,"WholePacketSent":3,
     "WholePacketReceived":3,"BytesSent":61,"BytesReceived":0}"#;
 
-/// A server with the statistics of Go's.
+/// Starts a server with the statistics of a Go server.
 async fn with_statistics() -> Server {
     let reply = |request: Request| async move {
         let body = String::from_utf8_lossy(request.body()).into_owned();

@@ -1,4 +1,4 @@
-//! Targets: forms of addresses, and names in the configuration.
+//! Targets: addresses of all forms, and named targets.
 
 use crate::common::{Fixture, Home, LONG, iq};
 

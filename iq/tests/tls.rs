@@ -7,7 +7,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use crate::common::{Fixture, Home, LONG};
 
-/// A server with a certificate of its own for this host.
+/// Starts a server with its own certificate for this host.
 async fn secured(home: &Home) -> (Fixture, String) {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();

@@ -29,7 +29,7 @@ async fn a_live_page_is_printed_as_text() {
     let shop = Fixture::new().await;
     let page = page_of(&shop).await;
     find(&shop, 1).await;
-    // The page reads its sources each second.
+    // The page reads its sources every second.
     let url = format!("http://{page}");
     let text = tokio::time::timeout(GUARD, async {
         loop {
@@ -123,7 +123,7 @@ async fn calls_between_two_readings_have_rates_and_quantiles() {
     assert!(find["p99"].as_f64() > Some(0.0), "{find}");
 }
 
-/// A server with the statistics of Go's.
+/// Starts a server with the statistics of a Go server.
 async fn like_go() -> iip_core::Server {
     let report = "total count: {}\ntotal measure: \n\n\
                   5 minute requests     : 2, average duration: 1500\n\
@@ -201,7 +201,7 @@ async fn a_page_that_wants_a_password_gets_it_as_a_header() {
     );
 }
 
-/// Replies to each connection with this, as a page of HTTP.
+/// Replies to each connection with this text, as an HTTP page.
 async fn replying(body: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

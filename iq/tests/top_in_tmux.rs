@@ -1,4 +1,4 @@
-//! `iq top` in a terminal, which tmux plays.
+//! `iq top` in a terminal emulated by tmux.
 
 use std::net::SocketAddr;
 use std::process::Output;
@@ -10,19 +10,19 @@ use tokio::process::Command;
 
 use crate::common::{Fixture, GUARD, Home};
 
-/// A terminal with a shell in it, which ends with the value.
+/// A terminal with a shell, which ends when this is dropped.
 struct Tmux {
     socket: String,
     home: Home,
 }
 
 impl Tmux {
-    /// `None` if there is no tmux.
+    /// Starts a terminal; `None` if tmux is not installed.
     async fn start() -> Option<Self> {
         let home = Home::new();
         let socket = home.0.join("tmux").to_str().unwrap().to_owned();
         let this = Self { socket, home };
-        // The shell of root has a prompt of its own.
+        // The shell of root has a different prompt.
         let rc = this.home.write("rc", "PS1='shell> '");
         let args = ["new-session", "-d", "-x", "80", "-y", "24", "exec sh -i"];
         let mut command = this.command(&["-f", "/dev/null"]);
@@ -60,7 +60,7 @@ impl Tmux {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Waits for a picture, and returns it.
+    /// Waits until the screen meets a condition, and returns it.
     async fn until(&self, what: &str, is_there: impl Fn(&str) -> bool) -> String {
         let mut screen = String::new();
         let waiting = tokio::time::timeout(GUARD, async {
@@ -77,7 +77,7 @@ impl Tmux {
         screen
     }
 
-    /// Waits for the end of the program with this code, and checks that the terminal is as before.
+    /// Waits until the program ends with this code, and checks that the terminal is restored.
     async fn ended(&self, code: &str) {
         self.until("the shell", |screen| screen.contains("shell>"))
             .await;
@@ -154,7 +154,7 @@ async fn the_screen_shows_the_process_and_gives_the_terminal_back() {
     tmux.press(&["q"]).await;
     tmux.ended("0").await;
 
-    // Whatever ends it, the terminal is as before.
+    // The terminal is restored however the program ends.
     tmux.press(&[&run, "Enter"]).await;
     tmux.until("the screen", |screen| screen.contains("q quit"))
         .await;
@@ -187,7 +187,7 @@ async fn a_server_that_has_gone_is_said_to_have_and_watched_again_when_it_is_bac
     shop.server.shutdown(Duration::from_secs(5)).await;
     tmux.until("the loss", |screen| screen.contains("NOT CONNECTED for"))
         .await;
-    // The port may be in use for a moment by what is left of its connections.
+    // Closed connections may still occupy the port for a moment.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(address).unwrap();

@@ -1,5 +1,5 @@
-//! `iq gen ts`. Whether the compiler accepts what is generated, and whether it calls services, is
-//! tested in `.ci/browser/typescript.test.mjs`.
+//! `iq gen ts`. Compiling the generated clients and calling services with them are tested in
+//! `.ci/browser/typescript.test.mjs`.
 
 use std::path::Path;
 
@@ -53,7 +53,7 @@ async fn names_and_documentation_of_a_hostile_server_stay_in_their_places() {
     let ran = iq(&["gen", "ts", file.to_str().unwrap()]).await;
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains("has no form in HTTP"), "{}", ran.err);
-    // Without comments and literals, nothing of what the server says is left.
+    // Outside comments and literals, there is no text from the server.
     let (made, others) = ran.out.split_once("// What follows is the same").unwrap();
     let (_, table) = others.split_once("\nconst readers").unwrap();
     let made = format!("{made}{table}");

@@ -1,6 +1,7 @@
 //! A server with types of every form, to test clients that are generated for it.
 //!
-//! Run: `cargo run -p iq --example types [ADDRESS]`. Prints: where it listens. Ends on ctrl-c.
+//! Run: `cargo run -p iq --example types [ADDRESS]`. Prints: the address that it listens on. Ends
+//! on ctrl-c.
 
 #![allow(
     missing_docs,

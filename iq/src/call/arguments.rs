@@ -43,7 +43,7 @@ impl Arguments {
         }
     }
 
-    /// The arguments for a method, checked and in JSON.
+    /// Checks the arguments for a method, and returns them in JSON.
     pub(crate) fn for_method(self, service: &Description, method: &Method) -> Outcome<String> {
         let name = format!("{}.{}", service.service, method.name);
         let (text, value) = match self {
@@ -58,16 +58,16 @@ impl Arguments {
         let options = Options::new(Layout::Named);
         let checked = MethodArguments::new(method, &service.types, &value, options).check(true);
         checked.map_err(|error| {
-            // A name that was mistyped is more likely than one that was forgotten.
+            // A mistyped name is more likely than a missing one.
             let unknown = unknown_name(&value, Place::Arguments(method), &service.types);
             let reason = unknown.unwrap_or_else(|| error.to_string());
             Failure::Usage(format!("{}: {}", Printable(&name), Printable(reason)))
         })?;
-        // Numbers that a `Value` does not hold exactly stay as they were written.
+        // The original text is kept, because a `Value` does not hold all numbers exactly.
         Ok(text.unwrap_or_else(|| value.to_string()))
     }
 
-    /// The arguments for a method about which nothing is known.
+    /// Returns the arguments for a method without a description, in JSON.
     pub(crate) fn untyped(self) -> Outcome<String> {
         match self {
             Self::Empty => Ok("{}".to_owned()),
@@ -88,7 +88,7 @@ fn is_json(text: &str) -> bool {
         || serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok()
 }
 
-/// Reads a text in a file, or on stdin if it is called `-`.
+/// Reads a UTF-8 text from a file, or from stdin if its name is `-`.
 pub(crate) async fn text_in(path: &Path) -> Outcome<String> {
     let data = contents(path).await?;
     String::from_utf8(data)

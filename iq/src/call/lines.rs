@@ -6,10 +6,10 @@ use iip_rpc::{JsonText, Status, Streaming};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-/// The longest line, in bytes.
+/// Maximum length of a line, in bytes.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// Reads messages of a type until stdin ends. A line that is not one fails the stream.
+/// Reads messages of a type until stdin ends. An invalid line fails the stream.
 pub(super) fn messages(service: &Description, ty: &Type) -> Streaming<JsonText> {
     let (sender, messages) = Streaming::channel(1);
     let (service, ty) = (service.clone(), ty.clone());
@@ -47,7 +47,7 @@ pub(super) fn messages(service: &Description, ty: &Type) -> Streaming<JsonText> 
     messages
 }
 
-/// Checks a line, and keeps it as it was written.
+/// Checks a line against the type, and returns its text unchanged.
 fn message(line: &[u8], service: &Description, ty: &Type) -> Result<JsonText, String> {
     let text = str::from_utf8(line).map_err(|_| "it is not UTF-8")?;
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! `iq call`: a method with JSON.
+//! `iq call`: calls of methods with JSON.
 
 mod arguments;
 mod lines;
@@ -16,17 +16,17 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::services;
 
-/// The method that is called.
+/// The method to call.
 pub(crate) enum Callee {
     /// A method with its description.
     Described(Box<(Description, Method)>),
-    /// A path of a server that does not describe itself: a unary method.
+    /// The path of a unary method, on a server that does not describe its services.
     Path(String),
 }
 
 /// Calls the method.
 pub(crate) async fn run(args: &CallArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
-    // What is wrong in a file is found before the connection is made.
+    // Mistakes in a file are found before the connection is made.
     let saved = args.schema.as_deref().map(services::in_file).transpose()?;
     let given = Arguments::read(&args.args).await?;
     let connection = connect.connect(&args.target, output).await?;
@@ -55,7 +55,7 @@ pub(crate) fn described(services: &[Description], name: &str) -> Outcome<Callee>
 pub(crate) async fn ask(connection: &Connection, name: &str, output: &Output) -> Outcome<Callee> {
     match services::of_server(&connection.within_time()).await {
         Ok(services) => described(&services, name),
-        // Whoever knows the path needs no description.
+        // A call by path needs no description.
         Err(Failure::Status(status))
             if name.starts_with('/') && services::may_hide(status.code()) =>
         {
@@ -66,7 +66,7 @@ pub(crate) async fn ask(connection: &Connection, name: &str, output: &Output) ->
     }
 }
 
-/// Refuses methods that have no JSON.
+/// Fails for methods whose messages have no JSON form.
 pub(crate) fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
     let name = format!("{}.{}", service.service, method.name);
     let name = Printable(name);

@@ -9,10 +9,10 @@ use crate::place::{MAX_DEPTH, Place};
 /// A pair as it was written.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Pair {
-    /// The names, from the outermost on.
+    /// The names, the outermost first.
     path: Vec<String>,
     value: String,
-    /// The value is JSON already.
+    /// Set if the value is JSON.
     is_json: bool,
 }
 
@@ -44,7 +44,7 @@ impl Pair {
     }
 }
 
-/// The arguments of a method as an object.
+/// Converts pairs to the arguments of a method, as an object.
 pub(crate) fn typed(pairs: Vec<Pair>, method: &Method, types: &Types) -> Outcome<Value> {
     let mut object = Map::new();
     for pair in pairs {
@@ -94,7 +94,7 @@ fn twice(pair: &Pair) -> Failure {
     Failure::Usage(format!("`{}` is given twice", pair.name()))
 }
 
-/// A value of the command line as a value of a type.
+/// Converts the text of a pair to a value of the type at its place.
 fn value(pair: &Pair, place: Place<'_>, types: &Types) -> Outcome<Value> {
     let text = &*pair.value;
     let wrong = |expected: &str| {
@@ -124,7 +124,7 @@ fn value(pair: &Pair, place: Place<'_>, types: &Types) -> Outcome<Value> {
             let digits = text.strip_prefix('-').unwrap_or(text);
             let is_integer = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
             match json() {
-                // Integers of 128 bits may be texts; the range is checked later.
+                // Integers of 128 bits may be strings; the range is checked later.
                 Ok(number @ Value::Number(_)) if is_integer && number.as_f64().is_some() => {
                     let fits = number.is_i64() || number.is_u64();
                     Ok(if fits { number } else { text.into() })
@@ -149,7 +149,7 @@ fn enum_of<'a>(ty: &Type, types: &'a Types) -> Option<&'a Enum> {
     }
 }
 
-/// The name of a variant without content, or JSON.
+/// Returns the unit variant that `text` names, or else `text` parsed as JSON.
 fn variant(text: &str, of: &Enum) -> Value {
     let names_it = |variant: &Variant| {
         variant.name == text || variant.aliases.iter().any(|alias| alias == text)
@@ -162,7 +162,7 @@ fn variant(text: &str, of: &Enum) -> Value {
             Value::Object(Map::from_iter([(tag.clone(), text.into())]))
         }
         (_, Ok(json)) => json,
-        // The check of the whole names the variants.
+        // The later check of all arguments reports the valid variants.
         (_, Err(_)) => text.into(),
     }
 }

@@ -1,4 +1,4 @@
-//! A call with its arguments, by the kind of the method.
+//! Execution of a call, by the kind of the method.
 
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ pub(super) async fn call(
         }
     };
     let started = Instant::now();
-    // A stream that has begun may take any time.
+    // A stream that has started may take any time.
     let client = match kind {
         MethodKind::Unary | MethodKind::OneWay => connection.within_time(),
         _ => connection.client.clone(),
@@ -54,7 +54,7 @@ pub(super) async fn call(
         MethodKind::Unary => printer.result(&call.unary(arguments).await?)?,
         MethodKind::OneWay => {
             call.one_way(arguments).await?;
-            // What is queued is written before the program ends.
+            // Writes the queued message before the program ends.
             connection.client.close(connection.remaining()).await;
         }
         MethodKind::ServerStream => printer.items(call.server_stream(arguments).await?).await?,
@@ -78,7 +78,7 @@ pub(super) async fn call(
     Ok(())
 }
 
-/// The messages to send, from stdin.
+/// Returns the messages to send, read from stdin.
 fn requests(callee: &Callee, args: &CallArgs) -> Outcome<Streaming<JsonText>> {
     if args.args.iter().any(|arg| arg == "-") {
         let text = "stdin has the messages of the stream: give the arguments in another way";
@@ -90,7 +90,7 @@ fn requests(callee: &Callee, args: &CallArgs) -> Outcome<Streaming<JsonText>> {
             let ty = method.requests.clone().unwrap_or_default();
             Ok(lines::messages(service, &ty))
         }
-        // It is called as a unary method.
+        // A path is called as a unary method.
         Callee::Path(path) => Err(Failure::Own(format!("{path} has no description"))),
     }
 }
@@ -114,7 +114,7 @@ impl Printer<'_> {
         }
     }
 
-    /// An object with JSON that is passed on unchanged.
+    /// Writes an object with a JSON value that is passed on unchanged.
     fn value(&self, r#type: &str, value: &RawValue) -> Outcome {
         #[derive(serde::Serialize)]
         struct Valued<'a> {

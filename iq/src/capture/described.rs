@@ -2,7 +2,7 @@
 
 use iip_rpc::schema::{Description, Format, Method, MethodKind, Type};
 
-/// A part of a call that is a value.
+/// A part of a call that carries a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Arguments,
@@ -19,7 +19,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// The own error of a method that has accepted the stream, or has not.
+    /// Returns the part for the own error of a method, before or after it has accepted the stream.
     pub(crate) fn error(accepted: bool) -> Self {
         match accepted {
             true => Self::StreamError,
@@ -58,24 +58,24 @@ impl<'a> Described<'a> {
         }
     }
 
-    /// The name, such as `shop.Orders.place`.
+    /// Returns the name, such as `shop.Orders.place`.
     pub(crate) fn name(&self) -> String {
         format!("{}.{}", self.service.service, self.method.name)
     }
 
-    /// Returns `true` if its messages have neither an envelope nor a form that is known.
+    /// Returns `true` if the messages have neither an envelope nor a known form.
     pub(crate) fn is_raw(&self) -> bool {
         self.method.format == Format::Raw
     }
 
-    /// The type of a part; `None` of the arguments, which have several.
+    /// Returns the type of a part; `None` for the arguments, which have several.
     pub(super) fn ty(&self, part: Part) -> Option<Type> {
         let method = self.method;
         match part {
             Part::Arguments => None,
             Part::Request => method.requests.clone(),
             Part::Message if method.kind == MethodKind::Subscription => {
-                // Each value with its number.
+                // Each value is paired with its sequence number.
                 Some(Type::Tuple(vec![Type::U64, method.result.clone()]))
             }
             Part::Message => Some(method.result.clone()),
@@ -87,7 +87,7 @@ impl<'a> Described<'a> {
         }
     }
 
-    /// Looks for secrets in the type of a part.
+    /// Returns `true` if the type of a part has secrets.
     pub(super) fn finds_secrets(&self, part: Part) -> bool {
         let types = &self.service.types;
         match part {

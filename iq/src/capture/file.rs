@@ -12,23 +12,24 @@ use twox_hash::XxHash64;
 use super::record::{Begin, Record};
 use crate::exit::{Failure, Outcome};
 
-/// The first bytes of a file. The first of them is no text, and the line ends show whether the file
-/// went through a conversion of texts.
+/// The first bytes of a file. The first one is not ASCII, and the line ends reveal whether the file
+/// was converted as a text.
 const MAGIC: [u8; 8] = *b"\x89IQR\r\n\x1a\n";
 
-/// The version of the format, which follows.
+/// The version of the format, which follows the first bytes.
 const VERSION: u16 = 1;
 
-/// The length of a record and its hash.
+/// Size of the head of a record, in bytes: its length and its hash.
 const HEAD_BYTES: usize = 4 + 8;
 
-/// The largest content of a record: the largest message, with room for everything else.
+/// Maximum size of the content of a record, in bytes: the largest message, with room for the other
+/// fields.
 const MAX_RECORD_BYTES: usize = 20 * 1024 * 1024;
 
-/// The largest descriptions of all services, in bytes.
+/// Maximum size of the descriptions of all services together, in bytes.
 const MAX_DESCRIBED_BYTES: usize = 16 * 1024 * 1024;
 
-/// Appends what a file begins with.
+/// Appends the beginning of a file.
 pub(crate) fn begin(out: &mut BytesMut) {
     out.put_slice(&MAGIC);
     out.put_u16(VERSION);
@@ -65,7 +66,7 @@ pub(crate) struct Reader<R> {
     input: R,
     /// The position of the next record.
     position: u64,
-    /// The bytes of all descriptions.
+    /// Size of all descriptions so far, in bytes.
     described: usize,
     state: State,
 }
@@ -75,7 +76,7 @@ enum State {
     Reading,
     /// The last record was read.
     Ended,
-    /// The file ends between two records, but not with the last one.
+    /// The file ends after a complete record, but without an `End` record.
     NoEnd,
     /// The file ends within a record.
     Cut,
@@ -125,7 +126,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads the next record; `None` after the last one, and where the file was cut.
+    /// Reads the next record. Returns `None` after the last one, and where the file was cut off.
     pub(crate) fn next(&mut self) -> Outcome<Option<Record>> {
         if self.state != State::Reading {
             return Ok(None);
@@ -172,7 +173,7 @@ impl<R: Read> Reader<R> {
         Ok(Some(record))
     }
 
-    /// A remark about a file that does not end as it should, once it was read.
+    /// Returns a remark about a file without a proper end, after it was read.
     pub(crate) fn remark(&self) -> Option<String> {
         let (name, position) = (&self.name, self.position);
         match self.state {
@@ -187,8 +188,8 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads up to `count` bytes: fewer only at the end of the file. The memory grows with what is
-    /// there.
+    /// Reads `count` bytes, or fewer at the end of the file. Allocates no more than the file
+    /// contains.
     fn take(&mut self, count: usize) -> Outcome<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = (&mut self.input).take(count as u64).read_to_end(&mut bytes);
@@ -254,7 +255,7 @@ mod tests {
         out.to_vec()
     }
 
-    /// What can be read: the number of records, and the remark at the end.
+    /// Reads a file. Returns the number of records, and the remark at the end.
     fn read(bytes: &[u8]) -> Outcome<(usize, Option<String>)> {
         let (mut reader, _) = Reader::new("f.iqr".to_owned(), bytes).begin()?;
         let mut count = 1;

@@ -1,5 +1,5 @@
-//! Recordings of calls: the files that `iq record` writes and `iq replay` reads. `docs/recordings.md`
-//! has their format.
+//! Recordings of calls: the files that `iq record` writes and `iq replay` reads.
+//! `docs/recordings.md` describes their format.
 
 mod described;
 mod file;

@@ -1,4 +1,4 @@
-//! The values in payloads, by description.
+//! Decoding and blanking of payloads by the description of the method.
 
 use bytes::BytesMut;
 use iip_rpc::codec::{CodecId, DecodeLimits, dynamic};
@@ -6,20 +6,20 @@ use serde_json::Value;
 
 use super::described::{Described, Part};
 
-/// A payload without its secrets.
+/// The result of blanking the secrets of a payload.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Blanked {
-    /// There are none: it may be kept as it is.
+    /// The payload has no secrets, and may be kept unchanged.
     AsItIs,
-    /// The same value with blank secrets.
+    /// The same value with blanked secrets.
     Changed(bytes::Bytes),
-    /// The secrets cannot be found.
+    /// The payload cannot be decoded, so its secrets cannot be found.
     Unknown,
 }
 
 impl Described<'_> {
-    /// Decodes a part to JSON; `None` if it is not a value of its type, or if that is not known.
-    /// Secrets are blank.
+    /// Decodes a part to JSON, with secrets blanked. Returns `None` if its type is not known, or
+    /// the bytes are not a value of the type.
     pub(crate) fn decode(&self, part: Part, codec: CodecId, body: &[u8]) -> Option<Value> {
         let options = dynamic::options(codec).filter(|_| !self.is_raw())?;
         let (options, limits) = (options.blank_secrets(true), DecodeLimits::new());
@@ -46,7 +46,7 @@ impl Described<'_> {
         Some(out.freeze())
     }
 
-    /// Blanks the secrets of a part, which has the same codec afterwards.
+    /// Blanks the secrets of a part. Its codec stays the same.
     pub(crate) fn blank(&self, part: Part, codec: CodecId, body: &[u8]) -> Blanked {
         if !self.has_secrets(part) {
             return Blanked::AsItIs;

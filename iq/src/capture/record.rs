@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Record {
     /// The first record.
     Begin(Begin),
-    /// A service of the server, once.
+    /// The description of a service, recorded once.
     Service(Box<Description>),
     /// A client has connected.
     Opened(Opened),
@@ -26,7 +26,7 @@ pub(crate) enum Record {
     Reply(Reply),
     /// The client has cancelled the call.
     Cancelled(Moment),
-    /// Records that are missing here, because the file could not be written fast enough.
+    /// Records are missing here, because the file could not be written fast enough.
     Lost(Lost),
     /// The last record.
     End(End),
@@ -35,13 +35,13 @@ pub(crate) enum Record {
 /// The beginning of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Begin {
-    /// The time of day, in microseconds since 1970.
+    /// The start of the recording, in microseconds since the Unix epoch.
     pub(crate) unix_us: u64,
     /// The program that writes the file, with its version.
     pub(crate) program: String,
     /// The address of the server.
     pub(crate) server: String,
-    /// Payloads are recorded too.
+    /// Set if payloads are recorded.
     pub(crate) payloads: bool,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Opened {
 pub(crate) struct Closed {
     pub(crate) connection: u64,
     pub(crate) at: u64,
-    /// The reason why the connection is not recorded any further, although it may go on.
+    /// The reason why the connection is no longer recorded, although it may continue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unreadable: Option<String>,
 }
@@ -70,18 +70,18 @@ pub(crate) struct Request {
     pub(crate) at: u64,
     /// The path. The query is part of it in recordings with payloads.
     pub(crate) path: String,
-    /// The codec of the arguments, as in an envelope. 0 are bytes of unknown form.
+    /// The codec of the arguments, as in an envelope; 0 for bytes of unknown form.
     pub(crate) codec: u8,
-    /// It had no envelope.
+    /// Set if the request had no envelope.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) plain: bool,
-    /// It gets no reply.
+    /// Set if the request gets no reply.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) one_way: bool,
-    /// It has streams.
+    /// Set if the call has streams.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) stream: bool,
-    /// The time that the call had left, in microseconds.
+    /// The time that was left until the deadline of the call, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) remaining: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -93,7 +93,7 @@ pub(crate) struct Request {
 pub(crate) struct Message {
     pub(crate) call: u64,
     pub(crate) at: u64,
-    /// The client has sent it.
+    /// Set if the client has sent the message.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) of_client: bool,
     pub(crate) body: Body,
@@ -112,17 +112,17 @@ pub(crate) struct Reply {
     pub(crate) outcome: Outcome,
     /// The codec of the body.
     pub(crate) codec: u8,
-    /// The time before the handler began, and the time that it ran, in microseconds.
+    /// The time before the handler started, and the time that it ran, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timing: Option<(u64, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) metadata: Vec<(String, Bytes)>,
-    /// The value or the error; of a status, its details.
+    /// The value, the error, or the details of a status.
     pub(crate) body: Body,
-    /// The method had accepted the call, which has streams.
+    /// Set if the call has streams, and the method had accepted it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) accepted: bool,
-    /// Records of the call are missing.
+    /// Set if records of the call are missing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) incomplete: bool,
 }
@@ -136,7 +136,7 @@ pub(crate) enum Outcome {
     Error,
     Status {
         code: u8,
-        /// Only with payloads.
+        /// Only recorded with payloads.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         message: String,
     },
@@ -152,7 +152,7 @@ pub(crate) struct End {
     pub(crate) at: u64,
     /// The reason why the recording ended.
     pub(crate) reason: String,
-    /// The number of records that are missing in all.
+    /// The total number of missing records.
     pub(crate) lost: u64,
 }
 
@@ -164,13 +164,13 @@ pub(crate) struct Body {
     /// The bytes without compression, with secrets blanked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bytes: Option<Bytes>,
-    /// The reason why the bytes are not there, in a recording with payloads.
+    /// The reason why the bytes are missing in a recording with payloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) left_out: Option<String>,
 }
 
 impl Record {
-    /// The payload of the record.
+    /// Returns the payload of the record.
     pub(crate) fn body_mut(&mut self) -> Option<&mut Body> {
         match self {
             Self::Request(request) => Some(&mut request.body),

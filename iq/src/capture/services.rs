@@ -7,7 +7,7 @@ use iip_rpc::schema::Description;
 use super::described::{Described, Part};
 use crate::exit::{Failure, Outcome};
 
-/// The number of services that a recording can have.
+/// Maximum number of services in a recording.
 const MAX_SERVICES: usize = 1024;
 
 /// Descriptions of services.
@@ -17,7 +17,7 @@ pub(crate) struct Services {
     methods: HashMap<String, Place>,
 }
 
-/// Where a method is.
+/// The position of a method in the descriptions.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     service: usize,
@@ -35,7 +35,7 @@ impl Services {
         Ok(all)
     }
 
-    /// Adds a service. Of several methods at one path, the first counts.
+    /// Adds a service. If several methods have the same path, the first one is used.
     pub(crate) fn add(&mut self, service: Description) -> Outcome {
         if self.services.len() >= MAX_SERVICES {
             let text = format!("there are more than {MAX_SERVICES} services");
@@ -59,7 +59,7 @@ impl Services {
         self.services.iter()
     }
 
-    /// The method at a path, which may have a query.
+    /// Returns the method at a path. A query in the path is ignored.
     pub(crate) fn at(&self, path: &str) -> Option<Described<'_>> {
         let label = path.split_once('?').map_or(path, |(label, _)| label);
         let place = self.methods.get(label)?;

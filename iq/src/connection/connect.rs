@@ -1,4 +1,4 @@
-//! Making the connection.
+//! Connecting to a target.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use iip_rpc::{Client, ClientBuilder, Code, Status};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// Connects, and tells where the time went.
+/// Connects, and reports how long each step took, with `--verbose`.
 pub(super) async fn connect(
     builder: ClientBuilder,
     target: &Target,
@@ -42,7 +42,7 @@ pub(super) async fn connect(
     let client = connected.map_err(|status| not_connected(target, &status))?;
     let total = started.elapsed();
     match Duration::from_nanos(spent.load(Ordering::Relaxed)) {
-        // The client connects to several backends at a time.
+        // Not measured: the client connects to several backends at a time.
         Duration::ZERO => output.detail(format_args!("connected in {total:.1?}")),
         transport => output.detail(format_args!(
             "connected in {total:.1?}: resolve and connect {transport:.1?}, TLS and hello {:.1?}",
@@ -55,7 +55,7 @@ pub(super) async fn connect(
 
 fn not_connected(target: &Target, status: &Status) -> Failure {
     match status.code() {
-        // An option cannot work.
+        // An option is invalid.
         Code::InvalidArgument => Failure::Usage(status.message().to_owned()),
         _ => {
             let (target, message) = (target.to_string(), status.message());
@@ -67,7 +67,7 @@ fn not_connected(target: &Target, status: &Status) -> Failure {
     }
 }
 
-/// An endpoint that measures how long it takes to be connected.
+/// An endpoint that measures the time to connect.
 #[derive(Debug)]
 struct TimedEndpoint {
     endpoint: Endpoint,

@@ -1,4 +1,4 @@
-//! Connections without a client, for bytes that are passed on.
+//! Connections without a client, for commands that forward bytes.
 
 use std::io;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    /// The address of a target that is a single one.
+    /// Returns the address of a target that has a single one.
     pub(super) fn endpoint(target: Target) -> Option<Endpoint> {
         match target {
             Target::Single(endpoint) => Some(endpoint),
@@ -25,7 +25,7 @@ impl Direct {
         }
     }
 
-    /// Connects, with the handshake of TLS if it was chosen.
+    /// Connects, and makes the TLS handshake if TLS is enabled.
     pub(crate) async fn connect(&self) -> io::Result<IoStream> {
         let connected = tokio::time::timeout(self.timeout, self.endpoint.connect()).await;
         let io = connected

@@ -1,4 +1,4 @@
-//! Connections of commands: their options, and targets with names.
+//! Connections of commands: their options, and named targets.
 
 mod connect;
 mod direct;
@@ -26,13 +26,13 @@ use crate::time;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectArgs {
-    /// The time for connecting and the reply, such as 500ms, 10s or 2m [default: 10s].
+    /// The timeout for connecting and the reply, such as 500ms, 10s or 2m [default: 10s].
     #[arg(long, short, global = true, value_name = "TIME", value_parser = time::parse)]
     timeout: Option<Duration>,
-    /// The time for an attempt to connect [default: 3s].
+    /// The timeout for a connection attempt [default: 3s].
     #[arg(long, global = true, value_name = "TIME", value_parser = time::parse)]
     connect_timeout: Option<Duration>,
-    /// Connect by TLS, and verify the certificate of the server.
+    /// Connect with TLS, and verify the certificate of the server.
     #[arg(
         long,
         global = true,
@@ -55,7 +55,7 @@ pub(crate) struct ConnectArgs {
         value_hint = ValueHint::FilePath,
     )]
     cert: Option<PathBuf>,
-    /// Its private key, in PEM.
+    /// The private key for --cert, in PEM.
     #[arg(
         long,
         alias = "tlskey",
@@ -67,7 +67,7 @@ pub(crate) struct ConnectArgs {
     /// The name that the certificate of the server must have, instead of the host connected to.
     #[arg(long, global = true, value_name = "NAME")]
     server_name: Option<String>,
-    /// Accept any certificate: whoever is on the network can read and change everything.
+    /// Accept any certificate: anyone on the network path can read and change everything.
     #[arg(long, global = true)]
     insecure: bool,
     /// Metadata to send with calls.
@@ -100,20 +100,20 @@ fn pair(text: &str) -> Result<(String, String), String> {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
-    /// The metadata of the command line and the configuration, which the calls have.
+    /// The metadata of the command line and the configuration, which is sent with calls.
     pub(crate) metadata: Metadata,
-    /// The time for one exchange, such as a call or the whole of most commands.
+    /// The timeout for one exchange: a call or, for most commands, the whole command.
     pub(crate) timeout: Duration,
     deadline: Instant,
 }
 
 impl Connection {
-    /// The time that is left for the command.
+    /// Returns the time that is left for the command.
     pub(crate) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// The client for calls that end with the time of the command.
+    /// Returns a client whose calls end with the timeout of the command.
     pub(crate) fn within_time(&self) -> Client {
         let options = CallOptions::new().timeout(self.remaining());
         self.client.with_options(options)
@@ -127,13 +127,13 @@ impl ConnectArgs {
         all.iter().any(|some| !some.is_empty())
     }
 
-    /// The names of the targets in the configuration.
+    /// Returns the names of the targets in the configuration.
     pub(crate) fn names(&self) -> Vec<String> {
         let config = Config::load(self.config.as_deref()).unwrap_or_default();
         config.names().map(str::to_owned).collect()
     }
 
-    /// Replaces the time, for completions.
+    /// Replaces the timeout, for completions.
     pub(crate) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -145,7 +145,8 @@ impl ConnectArgs {
         self.connect_if(target, kind, Duration::ZERO, output).await
     }
 
-    /// Connects to a target that is one server, for a command that watches it for `time` longer.
+    /// Connects to a target that must be a single server, for a command that watches it. `time` is
+    /// added to the timeout of the command.
     pub(crate) async fn connect_to_one(
         &self,
         target: &str,
@@ -162,7 +163,7 @@ impl ConnectArgs {
         self.connect_if(target, is_one, time, output).await
     }
 
-    /// Returns the live page at a target; `None` if the target is not one of HTTP.
+    /// Returns the live page at a target; `None` if the target is not an HTTP URL.
     pub(crate) fn page(&self, target: &str) -> Outcome<Option<Page>> {
         let config = Config::load(self.config.as_deref())?;
         let (address, settings) = self.settings(target, &config);
@@ -202,7 +203,7 @@ impl ConnectArgs {
         })
     }
 
-    /// A target whose bytes are passed on: one address.
+    /// Returns a target for forwarding bytes, which must be one address.
     pub(crate) fn direct(&self, target: &str) -> Outcome<Direct> {
         let config = Config::load(self.config.as_deref())?;
         let (parsed, settings) = self.target(target, &config)?;
@@ -218,7 +219,7 @@ impl ConnectArgs {
         })
     }
 
-    /// The target, and the settings for it.
+    /// Returns the target, and the settings for it.
     fn target<'a>(
         &'a self,
         target: &'a str,
@@ -235,7 +236,7 @@ impl ConnectArgs {
         Ok((parsed, settings))
     }
 
-    /// The address of a target, and the settings for it.
+    /// Returns the address of a target, and the settings for it.
     fn settings<'a>(&'a self, target: &'a str, config: &'a Config) -> (&'a str, Settings<'a>) {
         let named = config.target(target);
         let settings = Settings {

@@ -1,4 +1,4 @@
-//! The settings of a server of this program.
+//! The settings of servers that this program runs.
 
 use iip_rpc::ServerBuilder;
 
@@ -6,7 +6,8 @@ use super::ConnectArgs;
 use crate::exit::Outcome;
 
 impl ConnectArgs {
-    /// Adds TLS to a server: its certificate, and the roots of those that its clients need.
+    /// Adds TLS to a server if options ask for it: its certificate and, if `--ca` is given, the
+    /// roots for the certificates that its clients need.
     pub(crate) fn secure(&self, server: ServerBuilder) -> Outcome<ServerBuilder> {
         let is_plain = self.cert.is_none() && self.key.is_none() && self.ca.is_none();
         match is_plain && self.tls != Some(true) {

@@ -1,5 +1,5 @@
-//! The settings of a connection: options of the command line, and below them those of the
-//! configuration.
+//! The settings of a connection: the options of the command line, which take precedence over those
+//! of the configuration.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,20 +17,20 @@ use crate::time;
 #[cfg(feature = "tls")]
 pub(crate) type Tls = iip_rpc::tls::ClientTls;
 
-/// There is none in this build.
+/// This build has no TLS.
 #[cfg(not(feature = "tls"))]
 pub(crate) type Tls = std::convert::Infallible;
 
-/// The time for a command that sets none.
+/// Default timeout of a command.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time for an attempt to connect.
+/// Default timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The calls on a connection that may wait: a load has a limit of its own.
+/// Maximum number of queued calls. It is high, because a load has its own limit.
 const MAX_QUEUED_CALLS: usize = 1 << 20;
 
-/// The options of the command line, and below them those of a target with a name.
+/// The options of the command line, which take precedence over those of a named target.
 pub(super) struct Settings<'a> {
     pub(super) args: &'a ConnectArgs,
     pub(super) config: &'a Config,
@@ -43,7 +43,7 @@ impl Settings<'_> {
         time_or(self.args.timeout, named, "timeout", TIMEOUT)
     }
 
-    /// The time for an attempt to connect, at most `timeout`.
+    /// Returns the timeout of a connection attempt, at most `timeout`.
     pub(super) fn connect_timeout(&self, timeout: Duration) -> Outcome<Duration> {
         let named = self
             .named
@@ -71,7 +71,7 @@ impl Settings<'_> {
         })
     }
 
-    /// The way to a live page. Metadata become headers.
+    /// Returns the settings for a live page. Metadata is sent as headers.
     pub(super) fn page(&self, url: Url) -> Outcome<PageSettings> {
         let timeout = self.timeout()?;
         let mut headers = HeaderMap::new();
@@ -99,7 +99,7 @@ impl Settings<'_> {
         })
     }
 
-    /// A file of the command line, or of the configuration.
+    /// Returns a file of the command line, or else of the configuration.
     fn file(
         &self,
         given: Option<&PathBuf>,
@@ -113,8 +113,8 @@ impl Settings<'_> {
         given.cloned().or_else(configured)
     }
 
-    /// The settings of TLS; `None` if nothing asks for it. `implied` asks for it unless an option
-    /// says otherwise.
+    /// Returns the TLS settings; `None` if TLS is not enabled. `implied` enables it unless an
+    /// option disables it.
     #[cfg(feature = "tls")]
     pub(super) fn tls(&self, implied: bool) -> Outcome<Option<Tls>> {
         use iip_rpc::tls::{ClientTls, DangerousClientTls};
@@ -167,7 +167,7 @@ impl Settings<'_> {
         Ok(None)
     }
 
-    /// All metadata. That of the command line replaces values of the configuration.
+    /// Returns all metadata. Values of the command line replace those of the configuration.
     pub(super) fn metadata(&self) -> Outcome<Metadata> {
         let mut metadata = Metadata::new();
         if let Some(named) = self.named {

@@ -1,4 +1,4 @@
-//! `iq describe`: services as the Rust traits that they were written as.
+//! `iq describe`: descriptions of services as Rust traits.
 
 mod service;
 mod types;
@@ -38,12 +38,12 @@ pub(crate) async fn run(args: &DescribeArgs, connect: &ConnectArgs, output: &Out
     Ok(())
 }
 
-/// A service, or a service with nothing but one of its methods and the types of that.
+/// Returns a service, or a copy with only one of its methods and the types that the method uses.
 fn part(all: &[Description], name: &str) -> Outcome<Description> {
     if let Some(service) = all.iter().find(|service| service.service == name) {
         return Ok(service.clone());
     }
-    // A name without a method, or like that of a service, is meant as one.
+    // A name without a method, or close to that of a service, is taken for a service.
     let names = all.iter().map(|service| &*service.service);
     if !name.contains(['.', '/']) || closest::of(name, names).is_some() {
         return services::service(all, name).cloned();
@@ -63,7 +63,7 @@ fn part(all: &[Description], name: &str) -> Outcome<Description> {
     Ok(part)
 }
 
-/// The names of the types that a method uses.
+/// Returns the names of the types that a method uses.
 fn used_by(method: &Method, types: &Types) -> BTreeSet<String> {
     let args = method.args.iter().map(|arg| &arg.ty);
     let errors = method.error.iter().chain(&method.stream_error);
@@ -82,8 +82,8 @@ fn used_by(method: &Method, types: &Types) -> BTreeSet<String> {
     used
 }
 
-/// A text as a literal of Rust.
+/// Returns a text as a Rust string literal.
 fn literal(text: &str) -> String {
-    // It has no characters that JSON escapes in another way than Rust.
+    // The printable text has no characters that JSON and Rust escape differently.
     json!(iip_core::Printable(text).to_string()).to_string()
 }

@@ -8,7 +8,7 @@ use iip_rpc::schema::{Description, Format, Method, MethodKind, Type};
 use super::literal;
 use super::types::{definition, docs, name, type_text};
 
-/// A service as Rust: its trait, and the types that it uses.
+/// Returns a service as Rust code: its trait, and the types that it uses.
 pub(super) fn as_rust(service: &Description) -> String {
     let mut out = String::new();
     docs(&mut out, "", &service.doc);
@@ -42,7 +42,7 @@ pub(super) fn as_rust(service: &Description) -> String {
     out
 }
 
-/// The codec of all methods of a service that have an envelope.
+/// Returns the codec of a service if all of its methods have the same one.
 fn common_codec(service: &Description) -> Option<&str> {
     let mut codecs = service.methods.iter().map(|method| method.codec.as_deref());
     let first = codecs.next()??;
@@ -127,7 +127,7 @@ fn settings(service: &Description, own: &str, method: &Method) -> Vec<String> {
     settings
 }
 
-/// `order_book` of `OrderBook`, by the rule of `#[service]` for default paths.
+/// Converts `OrderBook` to `order_book`, by the rule of `#[service]` for default paths.
 fn snake(name: &str) -> String {
     let chars: Vec<char> = Printable(name).to_string().chars().collect();
     let mut snake = String::new();

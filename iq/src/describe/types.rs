@@ -7,15 +7,15 @@ use iip_rpc::schema::{Definition, Enum, Field, Shape, Tagging, Type, Variant, Va
 
 use super::literal;
 
-/// The depth to which types within types are printed.
+/// Maximum depth to which types within types are printed.
 const MAX_DEPTH: usize = 64;
 
-/// A name from a description, which may come from a hostile server.
+/// Returns a name from a description as printable text: it may come from a hostile server.
 pub(super) fn name(text: &str) -> String {
     Printable(text).to_string()
 }
 
-/// Documentation as comments.
+/// Writes documentation as doc comments.
 pub(super) fn docs(out: &mut String, indent: &str, doc: &str) {
     for line in doc.lines() {
         let line = format!("{indent}/// {}", Printable(line.trim_end()));
@@ -24,7 +24,7 @@ pub(super) fn docs(out: &mut String, indent: &str, doc: &str) {
     }
 }
 
-/// A type as Rust writes it.
+/// Returns a type in Rust syntax.
 pub(super) fn type_text(ty: &Type) -> String {
     text(ty, MAX_DEPTH)
 }
@@ -60,14 +60,14 @@ fn text(ty: &Type, depth: usize) -> String {
         Type::Named(of) => return name(of),
         Type::Opaque { name: of, .. } => return name(of.rsplit("::").next().unwrap_or_default()),
         Type::Tuple(of) => return format!("({})", tuple(of, depth)),
-        // The form in JSON, which is the one to write.
+        // The JSON form, which is the one that users write.
         Type::ByFormat { readable, .. } => return part(readable),
         _ => "_",
     };
     plain.to_owned()
 }
 
-/// The types of a tuple, with the comma that a single one needs.
+/// Returns the types of a tuple, with the comma that a single type needs.
 fn tuple(of: &[Type], depth: usize) -> String {
     let comma = if of.len() == 1 { "," } else { "" };
     format!("{}{comma}", list(of, depth))
@@ -78,7 +78,7 @@ fn list(of: &[Type], depth: usize) -> String {
     all.join(", ")
 }
 
-/// A struct or an enum.
+/// Writes a struct or an enum.
 pub(super) fn definition(out: &mut String, of: &str, described: &Definition) {
     docs(out, "", &described.doc);
     out.push_str("#[derive(Serialize, Deserialize, Schema)]\n");

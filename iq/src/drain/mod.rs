@@ -1,4 +1,4 @@
-//! `iq drain`: asks a process to end, and waits until it has.
+//! `iq drain`: asks a process to drain, and waits until it has ended.
 
 mod page;
 mod server;
@@ -15,20 +15,20 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::time;
 
-/// Ask a server or a gateway to drain: to finish its calls and to end.
+/// Ask a server or a gateway to drain: to finish its calls and exit.
 ///
-/// A server of IIP does it for the peers that `ServerBuilder::drain_on_request` allows. A live page,
-/// http://HOST:PORT, does it if it has the button. Exits with 1 if the process has not ended in
-/// time, or if calls were cut off.
+/// An IIP server drains for the peers that `ServerBuilder::drain_on_request` allows, and the
+/// process of a live page, http://HOST:PORT, if the page has the drain button. Exits with 1 if the
+/// process has not ended in time, or if calls were cut off.
 #[derive(Args, Debug)]
 pub(crate) struct DrainArgs {
-    /// A target that is one server, or a live page, such as http://localhost:9000.
+    /// A target with a single server, or a live page, such as http://localhost:9000.
     #[arg(add = ArgValueCompleter::new(complete::targets))]
     target: String,
-    /// The time to wait for the end.
+    /// The time to wait until the process has ended.
     #[arg(long, value_name = "TIME", value_parser = time::parse, default_value = "30s")]
     wait: Duration,
-    /// Do not wait for the end.
+    /// Do not wait until the process has ended.
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
 }
@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &DrainArgs, connect: &ConnectArgs, output: &Output
     }
 }
 
-/// Prints that the process drains, and what it waits for.
+/// Prints that the process drains, the number of running calls, and the time limit.
 fn begun(calls: u64, limit: Option<Duration>, output: &Output) -> Outcome {
     let within = limit.map_or_else(String::new, |limit| format!(", for at most {limit:?}"));
     let limit = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));

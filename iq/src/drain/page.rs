@@ -1,4 +1,4 @@
-//! The drain of a process by the button of its live page.
+//! Draining of a process by the button of its live page.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::exit::{Failure, Outcome};
 use crate::live::Page;
 use crate::output::Output;
 
-/// The time between two looks at the page.
+/// The time between two requests to the page.
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn drain(mut page: Page, wait: Option<Duration>, output: &Output) -> Outcome {
@@ -28,7 +28,7 @@ pub(super) async fn drain(mut page: Page, wait: Option<Duration>, output: &Outpu
         tokio::time::sleep(PAUSE).await;
         match page.read().await {
             Ok(snapshot) if snapshot.pid == before.pid => last = snapshot.served_in_flight(),
-            // Another process has its place.
+            // Another process serves the page now.
             Ok(_) => return ended(output),
             // The page ends with its process.
             Err(Failure::NotConnected(_)) => return ended(output),

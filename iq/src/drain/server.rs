@@ -1,4 +1,4 @@
-//! The drain of a server of IIP.
+//! Draining of an IIP server.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::raw::status_of;
 
-/// The path that servers are drained by.
+/// The path of requests to drain.
 const DRAIN: &str = "/sys/drain";
 
-/// The longest line that is read, in bytes.
+/// Maximum length of a line, in bytes.
 const MAX_LINE: usize = 4096;
 
 pub(super) async fn drain(
@@ -65,7 +65,7 @@ pub(super) async fn drain(
     }
 }
 
-/// What the server says, now and whenever it has changed.
+/// The state that the server reports, at first and after each change.
 #[derive(Deserialize)]
 struct Line {
     calls: u64,
@@ -114,7 +114,7 @@ impl Lines {
         }
     }
 
-    /// The failure that the reply is, as it is no line.
+    /// Returns the failure for a reply that does not end with a line.
     fn refusal(&self) -> Failure {
         let Some(error) = PlainError::read(&self.read) else {
             return malformed();

@@ -12,16 +12,16 @@ use crate::connection::ConnectArgs;
 use crate::exit::Outcome;
 use crate::output::Output;
 
-/// Get a file or folder from a server.
+/// Download a file or folder from a server.
 ///
-/// A transfer that was interrupted continues where it was. The file appears here once all of it has
-/// arrived and its BLAKE3 hash agrees. Prints a line, with the hash of a file.
+/// An interrupted transfer is resumed. The file gets its name once all of it has arrived and its
+/// BLAKE3 hash matches. Prints a line, with the hash if it is a single file.
 #[derive(Args, Debug)]
 pub(crate) struct GetArgs {
-    /// What to get, such as localhost:7000/name, or localhost:7000/ for everything.
+    /// The file or folder, such as localhost:7000/name, or localhost:7000/ for everything.
     #[arg(value_name = "TARGET/PATH", add = ArgValueCompleter::new(complete::targets))]
     source: String,
-    /// Where it goes; into it, if it is a folder [default: the current folder].
+    /// The local path to write, or an existing folder to write into [default: the current folder].
     #[arg(value_name = "DESTINATION", value_hint = ValueHint::AnyPath)]
     destination: Option<PathBuf>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `iq put`, `iq get` and `iq serve`: files of a server.
+//! `iq put`, `iq get` and `iq serve`: file transfers.
 
 mod get;
 mod place;

@@ -1,4 +1,4 @@
-//! Where files are: at the server, and here.
+//! Paths of files on the server and on this machine.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::raw;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Remote<'a> {
     pub(super) target: &'a str,
-    /// It begins with a slash.
+    /// The path, with a slash at the beginning.
     pub(super) path: &'a str,
 }
 
@@ -26,12 +26,13 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Where a file or folder goes that is put here. If this ends with a slash, or there are
-    /// several, it goes into this folder under its own name.
+    /// Returns the path at which an uploaded source is written. If this path ends with a slash, or
+    /// the source is one of several, this is a folder, and the source is written below it under its
+    /// own name.
     pub(super) fn of_source(&self, source: &Path, is_one_of_many: bool) -> Outcome<String> {
         let folder = self.path.trim_end_matches('/');
         let is_folder = is_one_of_many || folder.len() < self.path.len();
-        // Of `.` and `..`, what is in them goes here.
+        // `.` and `..` have no name: their contents are written to this path.
         let name = source.file_name().filter(|_| is_folder);
         let name = name.map(|name| text_of(name.as_ref())).transpose()?;
         Ok(match name {
@@ -40,7 +41,8 @@ impl<'a> Remote<'a> {
         })
     }
 
-    /// Where this goes if it is written to `given`. A folder gets it under its own name.
+    /// Returns the local path to write if the user has given `given`. If that is a folder, this is
+    /// written below it under its own name.
     pub(super) fn destination(&self, given: Option<&Path>) -> PathBuf {
         let given = given.unwrap_or_else(|| Path::new("."));
         let is_folder = given.is_dir() || given.as_os_str().as_encoded_bytes().ends_with(b"/");
@@ -51,7 +53,7 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// The path in messages and requests, which are text.
+/// Returns a path as text, for messages and requests.
 pub(super) fn text_of(path: &Path) -> Outcome<&str> {
     path.to_str()
         .ok_or_else(|| Failure::Usage(format!("{}: the name is not valid UTF-8", path.display())))

@@ -1,4 +1,4 @@
-//! What a running transfer tells: a bar on terminals, and lines of JSON.
+//! Display of the progress of a transfer: a bar on terminals, or lines of JSON.
 
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
@@ -10,14 +10,14 @@ use serde_json::json;
 
 use crate::output::Output;
 
-/// The time between lines of JSON.
+/// Minimum time between lines of JSON.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Shows the progress of one transfer.
 pub(super) struct Display {
     output: Output,
     bar: ProgressBar,
-    /// When the last line of JSON was written.
+    /// The time at which the last line of JSON was written.
     told: Mutex<Option<Instant>>,
 }
 
@@ -44,7 +44,7 @@ impl Display {
         match progress.phase {
             Phase::Beginning if progress.sent > 0 => self.event("resumed", progress, || {
                 let of = match progress.size {
-                    // Servers of Go do not tell it.
+                    // Go servers do not report the size.
                     0 => String::new(),
                     size => format!(" of {size}"),
                 };
@@ -59,7 +59,7 @@ impl Display {
             _ => {}
         }
         let of_file = match progress.phase {
-            // It is among those that are complete.
+            // The file is counted in the bytes of complete files.
             Phase::Done => 0,
             _ => progress.sent,
         };
@@ -70,7 +70,7 @@ impl Display {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -105,7 +105,7 @@ impl Display {
             "files": progress.files,
             "files_total": progress.files_total,
         });
-        // If nobody reads the output, the transfer goes on without it.
+        // If the output cannot be written, the transfer continues without it.
         let _ = self.output.object(r#type, value);
     }
 }

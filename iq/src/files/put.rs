@@ -12,18 +12,18 @@ use crate::connection::ConnectArgs;
 use crate::exit::Outcome;
 use crate::output::Output;
 
-/// Send files and folders to a server.
+/// Upload files and folders to a server.
 ///
-/// A transfer that was interrupted continues where it was. The file appears at the server once all
-/// of it has arrived and its BLAKE3 hash agrees. Prints a line for each source, with the hash of a
+/// An interrupted transfer is resumed. The file gets its name on the server once all of it has
+/// arrived and its BLAKE3 hash matches. Prints a line for each source, with the hash if it is a
 /// file.
 #[derive(Args, Debug)]
 pub(crate) struct PutArgs {
     /// Files and folders.
     #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     sources: Vec<PathBuf>,
-    /// Where they go, such as localhost:7000/name. With a slash at the end, or several sources, the
-    /// name of a folder that they go into.
+    /// The path to write, such as localhost:7000/name. With a slash at the end, or with several
+    /// sources, the folder to write into.
     #[arg(value_name = "TARGET/PATH", add = ArgValueCompleter::new(complete::targets))]
     destination: String,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub(crate) struct PutArgs {
 }
 
 impl PutArgs {
-    /// Sends one source after the other.
+    /// Uploads one source after the other.
     pub(crate) async fn run(&self, connect: &ConnectArgs, output: &Output) -> Outcome {
         let remote = Remote::parse(&self.destination)?;
         let connection = connect.connect(remote.target, output).await?;

@@ -14,26 +14,26 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::size;
 
-/// The time that running transfers have after a signal. They continue at the next server.
+/// The time that running transfers have after a signal. They can be resumed later.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Serve the files of a folder to `iq get`, `iq put` and clients of Go's file servers.
 ///
-/// Without --write nothing can be changed. Nothing outside of the folder can be read or written,
-/// and symbolic links are not followed. With --cert and --key connections need TLS, with --ca also
-/// a certificate of the client that this CA has signed. SIGINT and SIGTERM end the server.
+/// Without --write, clients cannot change anything. Nothing outside the folder can be read or
+/// written, and symbolic links are not followed. With --cert and --key, connections need TLS; with
+/// --ca, clients also need a certificate signed by this CA. SIGINT and SIGTERM end the server.
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
     /// The folder.
     #[arg(value_hint = ValueHint::DirPath)]
     folder: PathBuf,
-    /// The address to listen on: whoever reaches it can read the files.
+    /// The address to listen on: everyone who can reach it can read the files.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
     listen: String,
     /// Let clients write files.
     #[arg(long)]
     write: bool,
-    /// The bytes per second of all transfers together, such as 10M.
+    /// The maximum bytes per second of all transfers together, such as 10M.
     #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
     limit_rate: Option<u64>,
 }
@@ -49,11 +49,11 @@ impl ServeArgs {
         if let Some(rate) = self.limit_rate {
             folder = folder.bytes_per_second(rate);
         }
-        // Clients of Go name files by their paths on the disk of the server.
+        // Go clients name files by their paths on the disk of the server.
         let prefix = self.folder.canonicalize().unwrap_or_default();
         let prefix = prefix.to_str().unwrap_or_default();
         let failed = |error| Failure::Own(format!("{}: {error} (option --listen)", self.listen));
-        // Before it listens, so that no signal ends the process from then on.
+        // Installed before the server listens, so that no signal kills the process from then on.
         let mut signal = ShutdownSignal::new().map_err(failed)?;
         let server = Server::builder()
             .service(folder.clone().into_service())

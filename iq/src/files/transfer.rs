@@ -1,4 +1,4 @@
-//! One transfer: what it does, and what it tells.
+//! Execution of a transfer, and its output.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::size;
 /// Options of transfers.
 #[derive(Args, Debug)]
 pub(super) struct TransferArgs {
-    /// The most bytes per second, such as 500K or 10M.
+    /// The maximum bytes per second, such as 500K or 10M.
     #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
     limit_rate: Option<u64>,
-    /// Read all of each file again at both sides, before it gets its name.
+    /// Read the whole file again on both sides before it gets its name.
     #[arg(long, conflicts_with = "go")]
     verify: bool,
-    /// Use the paths of Go's file servers, which know neither folders nor hashes.
+    /// Use the paths of Go's file servers, which support neither folders nor hashes.
     #[arg(long)]
     go: bool,
 }
 
-/// Makes transfers.
+/// Executes transfers.
 pub(super) struct Transfer<'a> {
     args: &'a TransferArgs,
     client: Client,
@@ -45,7 +45,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Sends `source`, which is called `name` in messages.
+    /// Uploads `source`, which is called `name` in the output.
     pub(super) async fn put(&self, source: &Path, name: &str, path: &str) -> Outcome {
         let (options, display) = self.options(name);
         let (source, path) = (source.to_owned(), path.to_owned());
@@ -62,7 +62,7 @@ impl<'a> Transfer<'a> {
         self.told("put", name, report, &display)
     }
 
-    /// Gets what is at `path`.
+    /// Downloads the file or folder at `path`.
     pub(super) async fn get(&self, path: &str, destination: &Path) -> Outcome {
         let name = relative(path);
         let (options, display) = self.options(name);
@@ -101,7 +101,7 @@ impl<'a> Transfer<'a> {
         GoFileClient::new(self.client.clone()).with_options(options)
     }
 
-    /// Prints what came of it.
+    /// Prints the result of a transfer.
     fn told(
         &self,
         r#type: &str,
@@ -139,7 +139,7 @@ impl<'a> Transfer<'a> {
         self.output.either(r#type, value, line)
     }
 
-    /// Says what to do about a failure.
+    /// Adds advice to the text of a failure.
     fn explained(&self, status: Status) -> Failure {
         let hint = match (status.code(), self.args.go) {
             (Code::Unimplemented, false) => {
@@ -156,8 +156,8 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Runs a transfer on the thread of its connection: each piece would otherwise have to wake another
-/// one. It ends if this is dropped.
+/// Runs a transfer on the thread of its connection: otherwise, each piece would have to wake
+/// another thread. The transfer ends if the future is dropped.
 async fn beside(
     transfer: impl Future<Output = Result<Report, Status>> + Send + 'static,
 ) -> Result<Report, Status> {
@@ -169,7 +169,7 @@ async fn beside(
     }
 }
 
-/// The path below the folder of a server.
+/// Returns the path relative to the folder of a server.
 fn relative(path: &str) -> &str {
     path.trim_matches('/')
 }

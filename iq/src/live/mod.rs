@@ -1,4 +1,4 @@
-//! The live page of a process: its numbers, read over HTTP.
+//! The live page of a process: its state, read over HTTP.
 
 mod model;
 mod page;

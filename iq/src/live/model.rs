@@ -1,4 +1,4 @@
-//! The numbers of a process: those of the live page, or what a server of IIP tells of them.
+//! The state of a process, as on its live page. An IIP server reports a part of it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::exit::{Failure, Outcome};
 
-/// The version of the format of live pages that is understood.
+/// The supported version of the format of live pages.
 const FORMAT: u32 = 1;
 
-/// The most characters of a text.
+/// Maximum number of characters of a text.
 const MAX_TEXT: usize = 300;
 
-/// A text of a process, without characters that move the cursor or change the direction of text.
+/// A text from a process, without characters that move the cursor or change the direction of text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Text(String);
@@ -60,7 +60,7 @@ pub(crate) struct Snapshot {
     pub(crate) version: Text,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pid: Option<u32>,
-    /// Times are milliseconds since 1970.
+    /// Like all times, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) started: Option<u64>,
     pub(crate) now: u64,
@@ -74,7 +74,7 @@ pub(crate) struct Snapshot {
     pub(crate) connections: Connections,
 }
 
-/// Whether something is wrong.
+/// The state of health of the process.
 #[derive(Clone, Default, Debug, Deserialize, Serialize)]
 pub(crate) struct Verdict {
     /// `ok`, `warning` or `problem`.
@@ -86,7 +86,7 @@ pub(crate) struct Verdict {
 pub(crate) struct Drain {
     pub(crate) available: bool,
     pub(crate) draining: bool,
-    /// A secret.
+    /// The token of the button, a secret.
     #[serde(default, skip_serializing)]
     pub(crate) token: Option<String>,
 }
@@ -107,7 +107,8 @@ pub(crate) struct Total {
     pub(crate) figures: Figures,
 }
 
-/// Calls and errors are per second, latencies in microseconds. What is not known is `None`.
+/// Rates of calls and errors, per second, and latencies, in microseconds. Unknown values are
+/// `None`.
 #[derive(Clone, Default, Debug, Deserialize, Serialize)]
 pub(crate) struct Figures {
     pub(crate) rate: Option<f64>,
@@ -126,9 +127,9 @@ pub(crate) struct Method {
     pub(crate) name: Text,
     #[serde(flatten)]
     pub(crate) figures: Figures,
-    /// Calls per second by the code that they end with, without OK.
+    /// Calls per second by their codes, without OK.
     pub(crate) codes: BTreeMap<Text, f64>,
-    /// Since the start.
+    /// Number of calls since the start.
     pub(crate) calls: u64,
 }
 
@@ -160,7 +161,7 @@ pub(crate) struct Backend {
     pub(crate) address: Text,
     pub(crate) state: Text,
     pub(crate) weight: f64,
-    /// The expected cost of another call in microseconds.
+    /// The expected cost of another call, in microseconds.
     pub(crate) score: Option<f64>,
     pub(crate) in_flight: u64,
     pub(crate) connections: Option<u64>,
@@ -169,7 +170,7 @@ pub(crate) struct Backend {
 
 #[derive(Clone, Default, Debug, Deserialize, Serialize)]
 pub(crate) struct Connections {
-    /// All of them, of which not all may be listed.
+    /// Number of connections, of which not all may be listed.
     pub(crate) total: u64,
     pub(crate) listed: Vec<Connection>,
 }
@@ -182,7 +183,7 @@ pub(crate) struct Connection {
     pub(crate) since: Option<u64>,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// Bytes that wait to be written.
+    /// Bytes that are queued to be written.
     pub(crate) unsent: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) calls: Option<u64>,
@@ -210,7 +211,7 @@ impl Snapshot {
         serde_json::from_slice(json).map_err(wrong)
     }
 
-    /// The server or client of a row, in words.
+    /// Returns the kind and name of the server or client of a row.
     pub(crate) fn source(&self, id: u64) -> String {
         let source = self.sources.iter().find(|source| source.id == id);
         source.map_or_else(String::new, |source| {
@@ -218,7 +219,7 @@ impl Snapshot {
         })
     }
 
-    /// The calls that the servers of the process have not ended.
+    /// Returns the number of calls that the servers of the process are running.
     pub(crate) fn served_in_flight(&self) -> u64 {
         let served = self.totals.iter().filter(|total| &*total.side == "server");
         served.filter_map(|total| total.figures.in_flight).sum()

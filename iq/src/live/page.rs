@@ -1,4 +1,4 @@
-//! Requests to a live page, by HTTP/1.1 and without redirects.
+//! Requests to a live page, over HTTP/1.1. Redirects are not followed.
 
 use std::io;
 use std::time::Duration;
@@ -18,29 +18,30 @@ use tokio::task::JoinHandle;
 use super::{Snapshot, Url};
 use crate::exit::{Failure, Outcome};
 
-/// The largest reply, in bytes.
+/// Maximum size of a reply, in bytes.
 const MAX_BYTES: usize = 64 << 20;
 
-/// The most bytes of a reply that is an error which are shown.
+/// Maximum number of bytes of an error reply that are shown.
 const MAX_ERROR: usize = 300;
 
-/// The header with the token of an action.
+/// The header that carries the token of an action.
 const TOKEN: &str = "x-live-token";
 
-/// The way to a live page.
+/// The settings for requests to a live page.
 #[derive(Debug)]
 pub(crate) struct PageSettings {
     pub(crate) url: Url,
-    /// What is sent with each request, such as a password.
+    /// The headers that are sent with each request, such as a password.
     pub(crate) headers: HeaderMap,
-    /// The time for each request, and for an attempt to connect.
+    /// The timeout of a request.
     pub(crate) timeout: Duration,
+    /// The timeout of a connection attempt.
     pub(crate) connect_timeout: Duration,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<ClientTls>,
 }
 
-/// A live page, which is connected to when it is needed.
+/// A live page. The connection is made when it is needed.
 #[derive(Debug)]
 pub(crate) struct Page {
     settings: PageSettings,
@@ -68,12 +69,12 @@ impl Page {
         }
     }
 
-    /// Reads the numbers of the process, without curves.
+    /// Reads the state of the process, without curves.
     pub(crate) async fn read(&mut self) -> Outcome<Snapshot> {
         let mut request = self.request(Method::GET, "?curves=false")?;
         let accept = HeaderValue::from_static("application/json");
         request.headers_mut().insert(ACCEPT, accept);
-        // A connection that nobody has used for a while may have been closed.
+        // A connection that was idle for a while may have been closed.
         let again = self.open.as_ref().map(|_| request.clone());
         let reply = match (self.send(request).await, again) {
             (Err(Failure::NotConnected(_)), Some(again)) => self.send(again).await?,
@@ -151,7 +152,7 @@ impl Page {
         let shaken = handshake(TokioIo::new(io)).await;
         let (sender, connection) = shaken.map_err(|error| failed(causes(&error)))?;
         let task = tokio::spawn(async move {
-            // The request that was under way has the error.
+            // The pending request gets the error.
             let _ = connection.await;
         });
         Ok(Open { sender, task })
@@ -167,7 +168,7 @@ impl Page {
     }
 }
 
-/// The failure of a request that was refused, with the first line of the reply.
+/// Returns the status of a rejected request, with the first line of the reply.
 fn refused(status: StatusCode, body: &[u8]) -> Status {
     let text = String::from_utf8_lossy(body.get(..MAX_ERROR).unwrap_or(body));
     let first = text.lines().next().unwrap_or_default();

@@ -4,23 +4,24 @@ use hyper::Uri;
 use hyper::http::uri::Scheme;
 use iip_core::transport::Endpoint;
 
-/// The path of a live page, unless the address has another one.
+/// The default path of a live page.
 const PATH: &str = "/live";
 
-/// Returns `true` if a target is reached over HTTP.
+/// Returns `true` if a target is an HTTP URL.
 pub(crate) fn is_url(target: &str) -> bool {
     ["http://", "https://"]
         .iter()
         .any(|scheme| target.starts_with(scheme))
 }
 
-/// The address of a live page, such as `http://localhost:9000`, or with its path `/live`.
+/// The address of a live page, such as `http://localhost:9000`, which stands for
+/// `http://localhost:9000/live`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Url {
     pub(crate) is_https: bool,
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// Without a `/` at its end.
+    /// The path, without a `/` at the end.
     pub(crate) path: String,
 }
 
@@ -64,7 +65,7 @@ impl Url {
         }
     }
 
-    /// The value of the header `Host`.
+    /// Returns the value of the header `Host`.
     pub(crate) fn authority(&self) -> String {
         self.endpoint().to_string()
     }

@@ -1,4 +1,4 @@
-//! What is under way on a channel.
+//! The requests and replies in progress on a channel.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use iip_rpc::codec::{CodecId, DecodeLimits};
 
 use super::message::{Collected, Form};
 
-/// A channel with requests on it.
+/// A channel with its requests.
 #[derive(Debug, Default)]
 pub(super) struct Channel {
     /// The request that is arriving.
     pub(super) incoming: Option<Incoming>,
-    /// The requests without a reply, in their order.
+    /// The requests that wait for a reply, in their order.
     pub(super) waiting: VecDeque<Waiting>,
 }
 
 /// A request that is not complete.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    /// It is the last of those that wait.
+    /// It is the last of the waiting requests.
     Last,
     /// It gets no reply.
     OneWay(Call, Collected),
-    /// Its reply has arrived.
+    /// Its reply has arrived already, or it needs none.
     Replied,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Incoming {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) exchange: Exchange,
-    /// The reply, once it has begun.
+    /// The reply, once its first frame has arrived.
     pub(super) reply: Option<Collected>,
 }
 
@@ -42,9 +42,9 @@ pub(super) enum Exchange {
     Hello(Collected),
     /// The control stream.
     Control,
-    /// Another request of the protocol itself.
+    /// Another request on a reserved path.
     Other,
-    /// A call, with its request while that is arriving.
+    /// A call, with its request while the request is arriving.
     Call(Call, Option<Collected>),
     Stream(Box<Stream>),
 }
@@ -53,14 +53,14 @@ pub(super) enum Exchange {
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) id: u64,
-    /// When its request began.
+    /// The time at which its request began.
     pub(super) at: u64,
-    /// The path to write.
+    /// The path to record.
     pub(super) path: Arc<str>,
     pub(super) form: Form,
-    /// Its request was queued for the file.
+    /// Set if its request was queued for the file.
     pub(super) is_known: bool,
-    /// Records of it were lost.
+    /// Set if records of it were lost.
     pub(super) is_incomplete: bool,
 }
 
@@ -86,9 +86,9 @@ pub(super) struct Stream {
     pub(super) call: Call,
     pub(super) requests: Records,
     pub(super) replies: Records,
-    /// The arguments have arrived.
+    /// Set once the arguments have arrived.
     pub(super) begun: bool,
-    /// The method has accepted the call.
+    /// Set once the method has accepted the call.
     pub(super) accepted: bool,
 }
 
@@ -117,7 +117,7 @@ impl Waiting {
         }
     }
 
-    /// The call, if it is one.
+    /// Returns the call, if the exchange is one.
     pub(super) fn call(&self) -> Option<&Call> {
         match &self.exchange {
             Exchange::Call(call, _) => Some(call),
@@ -126,7 +126,7 @@ impl Waiting {
         }
     }
 
-    /// The bytes of unfinished messages.
+    /// Returns the number of bytes of unfinished messages.
     pub(super) fn held(&self) -> usize {
         let own = match &self.exchange {
             Exchange::Hello(hello) => hello.kept(),
@@ -143,8 +143,8 @@ impl Channel {
         self.incoming.is_none() && self.waiting.is_empty()
     }
 
-    /// The bytes of messages that are arriving. Requests that wait are complete, except for the
-    /// last, and replies arrive for the first alone.
+    /// Returns the number of bytes of messages that are arriving. Of the waiting requests, only the
+    /// last may be incomplete, and only the first receives a reply.
     pub(super) fn held(&self) -> usize {
         let one_way = match &self.incoming {
             Some(Incoming::OneWay(_, request)) => request.kept(),

@@ -1,4 +1,4 @@
-//! What is blanked before it is written.
+//! Blanking of secrets before records are written.
 
 use bytes::Bytes;
 use iip_core::path::{Query, encode_path, encode_query, label_and_query};
@@ -24,16 +24,16 @@ pub(super) const SECRET_KEYS: [&str; 12] = [
     "x-auth-token",
 ];
 
-/// The largest payload: the largest message that peers accept, with its envelope.
+/// Maximum size of a payload, in bytes: the largest message that peers accept, with its envelope.
 pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
 
-/// The reason for leaving out a larger one.
+/// The reason for leaving out a larger payload.
 pub(super) const TOO_LARGE: &str = "it is larger than 16 MiB";
 
-/// The value in the place of a secret.
+/// The value that replaces a secret.
 const BLANK: &str = "***";
 
-/// Finds secrets.
+/// Finds and blanks secrets.
 #[derive(Debug)]
 pub(super) struct Filter {
     keys: Vec<String>,
@@ -48,7 +48,7 @@ pub(super) struct Payload {
     pub(super) size: usize,
     pub(super) codec: CodecId,
     pub(super) compression: CompressionId,
-    /// What it is in a described call; `None` for the details of a status.
+    /// The part of a described call that it is; `None` for the details of a status.
     pub(super) part: Option<Part>,
     /// The reason why it is not written.
     pub(super) left_out: Option<&'static str>,
@@ -75,12 +75,12 @@ impl Filter {
             .any(|secret| key.eq_ignore_ascii_case(secret))
     }
 
-    /// The metadata to write.
+    /// Returns the metadata to record.
     pub(super) fn metadata(&self, metadata: &Metadata) -> Vec<(String, Bytes)> {
         let entries = metadata.iter().map(|(key, value)| {
             let value = match self.is_secret(key) {
                 true => Bytes::from_static(BLANK.as_bytes()),
-                // A small part of what was received would keep all of it.
+                // Copied, because a slice would keep the whole received buffer alive.
                 false => Bytes::copy_from_slice(value),
             };
             (key.to_owned(), value)
@@ -88,7 +88,7 @@ impl Filter {
         entries.collect()
     }
 
-    /// The path to write. Its query is a payload.
+    /// Returns the path to record. Its query counts as a payload.
     pub(super) fn path(&self, raw: &[u8]) -> String {
         let parsed = label_and_query(raw);
         let mut path = String::from_utf8_lossy(&parsed.label).into_owned();
@@ -108,7 +108,7 @@ impl Filter {
         path
     }
 
-    /// The payload to write.
+    /// Returns the payload to record.
     pub(super) fn body(&self, payload: Payload, path: &str, services: &Services) -> Body {
         let mut body = Body {
             size: payload.size as u64,
@@ -125,17 +125,17 @@ impl Filter {
     }
 }
 
-/// The payload to write, or the reason why it is not written.
+/// Returns the payload to record, or the reason why it is left out.
 fn written(payload: Payload, path: &str, services: &Services) -> Result<Bytes, &'static str> {
     let bytes = plain(payload, path, services)?;
     match bytes.len() > MAX_BYTES {
-        // Blank values can be longer than the secrets.
+        // Blanked values can be longer than the secrets.
         true => Err(TOO_LARGE),
         false => Ok(bytes),
     }
 }
 
-/// The payload without compression and secrets.
+/// Returns the payload without compression and secrets.
 fn plain(payload: Payload, path: &str, services: &Services) -> Result<Bytes, &'static str> {
     if let Some(reason) = payload.left_out {
         return Err(reason);

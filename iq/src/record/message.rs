@@ -1,4 +1,4 @@
-//! From the messages of calls to records. Pure.
+//! Conversion of the messages of calls into records. Pure.
 
 use bytes::{Bytes, BytesMut};
 use iip_rpc::codec::CodecId;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::filter::{Filter, MAX_BYTES, Payload, TOO_LARGE};
 use crate::capture::{Body, Described, Outcome, Part, Reply, Request};
 
-/// The bytes of a message that are kept in a recording without payloads: enough for its head.
+/// Number of bytes of a message that are kept in a recording without payloads: enough for its head.
 const HEAD_BYTES: usize = 32 * 1024;
 
 /// A message that arrives in frames.
@@ -34,7 +34,7 @@ impl Collected {
         }
     }
 
-    /// Adds a frame. What exceeds the limit is only counted.
+    /// Adds a frame. Bytes beyond the limit are only counted.
     pub(super) fn add(&mut self, mut body: Bytes) {
         let room = self.limit.saturating_sub(self.kept());
         self.size = self.size.saturating_add(body.len());
@@ -49,7 +49,7 @@ impl Collected {
         self.more.extend_from_slice(&body);
     }
 
-    /// The number of bytes in memory.
+    /// Returns the number of bytes in memory.
     pub(super) fn kept(&self) -> usize {
         self.more.len().max(self.first.len())
     }
@@ -66,15 +66,15 @@ impl Collected {
     }
 }
 
-/// What is known of a call when its reply arrives.
+/// The form of the request of a call, which is needed to read its reply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
     pub(super) codec: CodecId,
-    /// The request had no envelope.
+    /// Set if the request had no envelope.
     pub(super) plain: bool,
 }
 
-/// Reads a request. Call, connection and time are those of `request`.
+/// Reads a request into `request`, whose call, connection and time are set already.
 pub(super) fn request(
     request: &mut Request,
     message: Collected,
@@ -173,12 +173,12 @@ pub(super) fn reply(
     (reply, payload)
 }
 
-/// The body of a reply that is a status.
+/// Reads the body of a reply that is a status.
 fn status(reply: &mut Reply, payload: &mut Payload, filter: &Filter) {
     let first = payload.bytes.first().copied();
     match read_status(payload.bytes.clone(), Metadata::new()) {
         Ok(status) => failed(reply, payload, &status, filter),
-        // Its head is there if the rest was too large.
+        // The code can be read even if the rest was too large.
         Err(_) => {
             reply.outcome = Outcome::Status {
                 code: first
@@ -204,7 +204,7 @@ fn failed(reply: &mut Reply, payload: &mut Payload, status: &Status, filter: &Fi
     details(payload, status.details().clone());
 }
 
-/// Details of a status have a form of their own.
+/// Makes the details of a status the payload. They have no codec and no part.
 fn details(payload: &mut Payload, details: Bytes) {
     payload.size = details.len();
     payload.bytes = details;
@@ -212,7 +212,7 @@ fn details(payload: &mut Payload, details: Bytes) {
     payload.part = None;
 }
 
-/// A reply without an envelope.
+/// Reads a reply without an envelope.
 fn plain(reply: &mut Reply, payload: &mut Payload, error: Part, filter: &Filter) {
     let Some(plain) = PlainError::read(&payload.bytes) else {
         return;

@@ -32,58 +32,58 @@ use crate::{complete, services, size, time};
 
 /// Record the calls between clients and a server, as a proxy between them.
 ///
-/// Clients connect to the address of --listen. Everything they send and get is passed on as it is.
-/// The recording ends with ctrl-c or SIGTERM. `iq replay` shows it, and makes its calls again.
+/// Clients connect to the address of --listen. All traffic is forwarded unchanged. The recording
+/// ends with ctrl-c or SIGTERM. `iq replay` shows a recording, and repeats its calls.
 #[derive(Args, Debug)]
 pub(crate) struct RecordArgs {
     /// The address to listen on, such as localhost:7001.
     #[arg(long, value_name = "ADDRESS")]
     listen: Endpoint,
-    /// The server: one address, or a target of the configuration that is one.
+    /// The server: one address, or a named target with one address.
     #[arg(long, value_name = "TARGET", add = ArgValueCompleter::new(complete::targets))]
     to: String,
-    /// The file to write. One that exists is replaced.
+    /// The file to write. An existing file is replaced.
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: PathBuf,
-    /// Record payloads too: arguments, messages, results and errors. Fields that are marked as
-    /// secret are blanked.
+    /// Record payloads too: arguments, messages, results and errors. Fields marked as secret are
+    /// blanked.
     #[arg(long)]
     payloads: bool,
-    /// Blank the values of this metadata key and query parameter too; may be repeated.
+    /// Also blank the values of this metadata key and query parameter; may be repeated.
     #[arg(long, value_name = "KEY")]
     secret: Vec<String>,
-    /// End the recording when the file has this size, such as 500MiB; passing on goes on.
+    /// End the recording when the file has this size, such as 500MiB; forwarding continues.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse)]
     max_size: u64,
-    /// End the recording after this time; passing on goes on.
+    /// End the recording after this time; forwarding continues.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     max_time: Option<Duration>,
-    /// A saved description, instead of asking the server.
+    /// Use a saved description instead of asking the server.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     schema: Option<PathBuf>,
     /// Accept connections with TLS, with the certificate in this PEM file.
     #[arg(long, value_name = "FILE", requires = "listen_key", value_hint = ValueHint::FilePath)]
     listen_cert: Option<PathBuf>,
-    /// The private key of that certificate, in PEM.
+    /// The private key for --listen-cert, in PEM.
     #[arg(long, value_name = "FILE", requires = "listen_cert", value_hint = ValueHint::FilePath)]
     listen_key: Option<PathBuf>,
 }
 
-/// What all connections use.
+/// The state that all connections share.
 #[derive(Debug)]
 struct Recorder {
     queue: Queue,
     filter: Filter,
     services: Services,
-    /// The build whose services these are, if the server has announced it.
+    /// The build that the descriptions are of, if the server has announced it.
     build: Option<String>,
-    /// A remark about another build was made.
+    /// Set once the note about another build was printed.
     is_noted: AtomicBool,
     output: Output,
 }
 
 impl Recorder {
-    /// Tells once that the server has another build now.
+    /// Prints, once, that the server has another build now.
     fn note_other_build(&self) {
         if self.filter.payloads() && !self.is_noted.swap(true, Ordering::Relaxed) {
             self.output.note(
@@ -159,7 +159,7 @@ async fn completed(
     let written = tokio::task::spawn_blocking(move || written.join());
     let recorded = tokio::select! {
         biased;
-        // Whoever asks twice does not wait for a slow disk.
+        // A second signal ends the wait for a slow disk.
         () = signals.next() => return Err(Failure::Interrupted),
         written = written => written,
     };
@@ -170,7 +170,7 @@ async fn completed(
     })
 }
 
-/// The descriptions of the services, and the build that they are of.
+/// Returns the descriptions of the services, and the build that they are of.
 async fn described(
     args: &RecordArgs,
     connect: &ConnectArgs,
@@ -206,7 +206,7 @@ fn listen_tls(args: &RecordArgs) -> Outcome<Option<iip_rpc::tls::ServerTls>> {
     Ok(Some(tls))
 }
 
-/// The signals by which the user ends the program.
+/// The signals that end the recording.
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -229,7 +229,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one.
+    /// Waits for the next signal.
     async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {

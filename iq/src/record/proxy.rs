@@ -1,4 +1,4 @@
-//! Passing on bytes.
+//! Forwarding of bytes.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +14,10 @@ use super::tap::Tap;
 use crate::connection::Direct;
 use crate::output::Output;
 
-/// The number of connections at a time. Further ones wait until another has ended.
+/// Maximum number of concurrent connections. Further ones wait until another has ended.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// The bytes that are read at once.
+/// Maximum number of bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
 
 /// The time that a client has to end its connection once the server has ended its own.
@@ -26,7 +26,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// The pause after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What connections are made with.
+/// The settings for forwarding connections.
 pub(super) struct Proxy {
     pub(super) recorder: Arc<Recorder>,
     pub(super) server: Direct,
@@ -36,11 +36,11 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Accepts connections, for ever.
+    /// Accepts connections, without end.
     pub(super) async fn serve(self: Arc<Self>, mut listener: Listener) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            // It is never closed.
+            // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
@@ -60,7 +60,7 @@ impl Proxy {
         }
     }
 
-    /// Passes on a connection.
+    /// Forwards a connection.
     async fn connection(&self, client: Connected) {
         let peer = client.addr.map(|addr| addr.to_string());
         let name = peer.as_deref().unwrap_or("a client").to_owned();
@@ -82,7 +82,7 @@ impl Proxy {
         tap.close(None);
     }
 
-    /// The stream of a client, after the handshake.
+    /// Returns the stream of a client, after the TLS handshake.
     #[cfg(feature = "tls")]
     async fn accepted(&self, io: IoStream) -> io::Result<IoStream> {
         match &self.tls {
@@ -137,7 +137,7 @@ impl<'a> Observer<'a> {
     }
 }
 
-/// Passes on bytes in both directions, until both have ended or one has failed.
+/// Forwards bytes in both directions, until both have ended or one has failed.
 async fn pass(client: IoStream, server: IoStream, tap: &Observer<'_>) -> io::Result<()> {
     let (from_client, to_client) = tokio::io::split(client);
     let (from_server, to_server) = tokio::io::split(server);
@@ -148,7 +148,7 @@ async fn pass(client: IoStream, server: IoStream, tap: &Observer<'_>) -> io::Res
         biased;
         ended = &mut requests => {
             ended?;
-            // Replies that are under way still arrive.
+            // Replies that are pending still arrive.
             replies.await
         }
         ended = &mut replies => {
@@ -173,7 +173,7 @@ async fn pump(
         let Some(bytes) = buf.get(..count).filter(|bytes| !bytes.is_empty()) else {
             return to.shutdown().await;
         };
-        // Before it is sent, so that requests are seen before their replies.
+        // Observed before they are sent, so that requests are seen before their replies.
         tap.take(side, bytes);
         to.write_all(bytes).await?;
         to.flush().await?;

@@ -1,5 +1,5 @@
-//! The way of records from the connections to the file. Connections never wait for the file: what
-//! does not fit into the queue is counted, and dropped.
+//! The queue of records from the connections to the file. Connections never wait for the file:
+//! records that do not fit into the queue are counted and dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use super::filter::Payload;
 use crate::capture::Record;
 
-/// The bytes of payloads in the queue.
+/// Maximum number of bytes in the queue.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// The bytes that count for a record besides its payload.
+/// The bytes that a record counts for, in addition to its payload.
 const RECORD_BYTES: usize = 512;
 
-/// A record whose payload is still as it was sent.
+/// A record whose payload has not been processed yet.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) record: Record,
@@ -30,18 +30,18 @@ impl Draft {
     }
 }
 
-/// What the queue and its users share.
+/// The state that the queue and its users share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) started: Instant,
     bytes: AtomicUsize,
-    /// Records that were dropped, and are not yet in the file.
+    /// Number of dropped records that the file does not report yet.
     lost: AtomicU64,
-    /// Nothing is recorded any more.
+    /// Set once the recording has ended.
     ended: AtomicBool,
     calls: AtomicU64,
     connections: AtomicU64,
-    /// Bytes that connections hold for messages that are not complete.
+    /// Bytes that connections hold for incomplete messages.
     pub(super) held: AtomicUsize,
 }
 
@@ -55,12 +55,12 @@ impl Shared {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// The number of records that were dropped since this was asked the last time.
+    /// Returns the number of records that were dropped since the previous call.
     pub(super) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
     }
 
-    /// The number of the next call.
+    /// Returns the number of the next call.
     pub(super) fn next_call(&self) -> u64 {
         self.calls.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -69,31 +69,31 @@ impl Shared {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The time since the recording began, in microseconds.
+    /// Returns the time since the recording began, in microseconds.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
-/// The end of the queue for connections.
+/// The sending half of the queue, for connections.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     sender: Sender<Draft>,
     pub(super) shared: Arc<Shared>,
 }
 
-/// The end of the queue for the file.
+/// The receiving half of the queue, for the file.
 #[derive(Debug)]
 pub(super) struct Drafts {
     receiver: Receiver<Draft>,
     pub(super) shared: Arc<Shared>,
 }
 
-/// Nobody records any more.
+/// All senders are gone.
 pub(super) struct Over;
 
 pub(super) fn queue() -> (Queue, Drafts) {
-    // What is in it is bounded by `Shared::bytes`.
+    // The content of the channel is bounded by `Shared::bytes`.
     let (sender, receiver) = mpsc::channel();
     let shared = Arc::new(Shared {
         started: Instant::now(),
@@ -131,7 +131,7 @@ impl Queue {
 }
 
 impl Drafts {
-    /// Takes the next record; `None` if there is none at present.
+    /// Takes the next record; `None` if the queue is empty.
     pub(super) fn try_next(&self) -> Result<Option<Draft>, Over> {
         match self.receiver.try_recv() {
             Ok(draft) => Ok(Some(self.taken(draft))),
@@ -140,7 +140,7 @@ impl Drafts {
         }
     }
 
-    /// Waits for the next record; `None` if there was none in this time.
+    /// Waits for the next record; `None` if none arrives within this time.
     pub(super) fn next(&self, timeout: Duration) -> Result<Option<Draft>, Over> {
         match self.receiver.recv_timeout(timeout) {
             Ok(draft) => Ok(Some(self.taken(draft))),

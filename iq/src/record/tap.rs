@@ -1,4 +1,5 @@
-//! The calls in the bytes of a connection, in both directions. Pure, except for the clock.
+//! Extraction of calls from the bytes of a connection, in both directions. Pure, except for the
+//! clock.
 
 mod replies;
 mod requests;
@@ -24,37 +25,38 @@ use super::message::{self, Collected};
 use super::queue::Draft;
 use crate::capture::{Body, Closed, Message, Opened, Part, Record, Request};
 
-/// The number of requests of a connection that may wait for replies.
+/// Maximum number of requests of a connection that wait for replies.
 const MAX_WAITING: usize = 64 * 1024;
 
-/// The bytes of a connection that do not count.
+/// The bytes of a connection that do not count towards [`MAX_HELD_BYTES`].
 const FREE_BYTES: usize = 64 * 1024;
 
-/// The bytes that all connections may hold for messages that are not complete.
+/// Maximum number of bytes that all connections together hold for incomplete messages.
 const MAX_HELD_BYTES: usize = 128 * 1024 * 1024;
 
-/// The bytes that count for a request that waits.
+/// The bytes that a waiting request counts for.
 const WAITING_BYTES: usize = 512;
 
-/// Follows a connection.
+/// Extracts the calls of a connection.
 pub(super) struct Tap {
     recorder: Arc<Recorder>,
     connection: u64,
-    /// The bytes that the client sends, and those that the server sends.
+    /// The decoders of the bytes of the client, and of those of the server.
     decoders: [Decoder; 2],
-    /// The bytes in the decoders.
+    /// Number of bytes in the decoders.
     undecoded: [usize; 2],
     channels: HashMap<ChannelId, Channel>,
     waiting: usize,
-    /// The bytes of messages that are not complete.
+    /// Number of bytes of incomplete messages.
     arriving: usize,
     /// The channel whose requests get no replies.
     one_way: Option<ChannelId>,
-    /// The client has announced streams.
+    /// Set if the client has announced streams.
     streams: bool,
-    /// The server has the build whose description is recorded.
+    /// Set unless the server has another build than the one whose description is recorded.
     is_described: bool,
-    /// What was counted for this connection.
+    /// Number of bytes that are counted for this connection in
+    /// [`Shared::held`](super::queue::Shared::held).
     held: usize,
 }
 
@@ -66,7 +68,7 @@ enum Kind {
     Stream,
 }
 
-/// What is read of a hello.
+/// The fields of a hello that are read.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Hello {
@@ -116,7 +118,7 @@ impl Tap {
     ///
     /// # Errors
     ///
-    /// The connection cannot be followed any further, for this reason.
+    /// The reason why the connection cannot be decoded any further.
     pub(super) fn take(&mut self, from: Side, bytes: &[u8]) -> Result<(), String> {
         let side = usize::from(from == Side::Server);
         self.decoders[side].feed(bytes);
@@ -127,7 +129,7 @@ impl Tap {
                 break;
             };
             if frame.status == FrameStatus::Close {
-                // Nothing after it counts.
+                // Bytes after it are ignored.
                 self.undecoded[side] = 0;
                 break;
             }
@@ -141,7 +143,7 @@ impl Tap {
         self.count()
     }
 
-    /// The connection has ended, or cannot be followed any further.
+    /// Records that the connection has ended, or cannot be decoded any further.
     pub(super) fn close(&self, unreadable: Option<String>) {
         let (connection, at) = (self.connection, self.recorder.queue.shared.now());
         self.push(
@@ -180,7 +182,7 @@ impl Tap {
         self.recorder.queue.shared.now()
     }
 
-    /// Removes a channel, which is put back once a frame of it was handled.
+    /// Removes a channel. [`put`](Self::put) puts it back after its frame was handled.
     fn taken(&mut self, id: ChannelId) -> Option<Channel> {
         let channel = self.channels.remove(&id)?;
         self.arriving = self.arriving.saturating_sub(channel.held());
@@ -194,7 +196,7 @@ impl Tap {
         }
     }
 
-    /// Leaves out payloads that are not recorded, or that the description may not fit.
+    /// Leaves out payloads that are not recorded, and those that may not match the description.
     fn checked(&self, path: &str, mut payload: Payload) -> Payload {
         if !self.recorder.filter.payloads() {
             payload.bytes = Bytes::new();

@@ -16,26 +16,26 @@ use crate::capture::{self, Begin, End, Lost, Record};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// The bytes that are left for the last records.
+/// Number of bytes that are reserved for the last records.
 const RESERVE_BYTES: u64 = 1024;
 
-/// The bytes that are gathered before they are written.
+/// Number of bytes that are collected before they are written.
 const GATHERED_BYTES: usize = 256 * 1024;
 
-/// The stack of the thread.
+/// Stack size of the thread, in bytes.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 
-/// The time after which it is checked whether the recording has ended elsewhere.
+/// Interval of the checks whether the recording has ended elsewhere.
 const CHECK: Duration = Duration::from_millis(100);
 
-/// The bounds of a recording.
+/// The limits of a recording.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) bytes: u64,
     pub(super) time: Option<Duration>,
 }
 
-/// What was recorded.
+/// The counts of a recording.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recorded {
     pub(super) calls: u64,
@@ -49,7 +49,7 @@ pub(super) struct FileWriter {
     recorder: Arc<Recorder>,
     bounds: Bounds,
     file: File,
-    /// Encoded records that are not written.
+    /// Encoded records that are not written yet.
     gathered: BytesMut,
     recorded: Recorded,
     output: Output,
@@ -96,9 +96,9 @@ impl FileWriter {
         Ok(writer)
     }
 
-    /// Writes what comes, until the recording ends.
+    /// Starts a thread that writes records until the recording ends.
     pub(super) fn spawn(self, drafts: Drafts) -> Outcome<JoinHandle<Outcome<Recorded>>> {
-        // Values are decoded level by level.
+        // Decoding of values is recursive.
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || self.run(&drafts));
         spawned.map_err(|error| Failure::Own(format!("a thread cannot be started: {error}")))
@@ -106,7 +106,7 @@ impl FileWriter {
 
     fn run(mut self, drafts: &Drafts) -> Outcome<Recorded> {
         let written = self.write_all(drafts);
-        // Nothing is queued any more.
+        // From now on, nothing is queued.
         drafts.shared.end();
         match written {
             Ok(()) => Ok(self.recorded),
@@ -127,7 +127,7 @@ impl FileWriter {
             }
             let next = match drafts.try_next() {
                 Ok(None) => {
-                    // A file that is cut from here on has everything up to now.
+                    // If the program is killed, the file has everything up to now.
                     self.flush()?;
                     drafts.next(left.map_or(CHECK, |left| left.min(CHECK)))
                 }
@@ -201,7 +201,7 @@ impl FileWriter {
         self.encode(&Record::End(end))?;
         self.flush()?;
         match self.file.sync_data() {
-            // A pipe is as good as a file.
+            // A pipe cannot be synced, but is allowed.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
             synced => synced?,
         }
@@ -216,7 +216,7 @@ impl FileWriter {
     }
 }
 
-/// The reason of an end that the user has asked for.
+/// The reason for the end if the user has interrupted the recording.
 const INTERRUPTED: &str = "interrupted";
 
 /// Creates a file that only its owner can read.

@@ -6,7 +6,7 @@ use crate::connection::Connection;
 use crate::exit::{Failure, Outcome};
 use crate::stats::ask_within;
 
-/// Asks a path with statistics.
+/// Calls a path with statistics.
 pub(super) async fn ask(connection: &Connection, path: &str, body: &str) -> Outcome<String> {
     let asked = ask_within(connection, path, body, connection.timeout).await;
     asked.map_err(|failure| match failure {

@@ -1,4 +1,4 @@
-//! A server with the statistics paths that Go's servers have, and nothing more.
+//! A server that has only the statistics paths of Go servers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use crate::stats::parse;
 /// The path of the report of all paths.
 const REPORT: &str = "/sys/statis";
 
-/// The path of the figures of all connections.
+/// The path of the counters of all connections.
 const CONNECTIONS: &str = "/sys/connection_statis";
 
 /// The server.
@@ -24,11 +24,11 @@ pub(super) struct Server {
     connection: Connection,
     target: Text,
     interval: Duration,
-    /// The calls of each path until the last reading.
+    /// The time of the last reading, and the number of calls of each path until then.
     last: Option<(Instant, HashMap<String, u64>)>,
 }
 
-/// What the report says about a path.
+/// The part of the report for one path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct PathReport {
     path: String,
@@ -63,7 +63,7 @@ impl Server {
         Ok(self.snapshot(&paths, before, now, &connections, verdict))
     }
 
-    /// What can be told without the codes of calls: the health, if the server has one.
+    /// Returns a verdict without the codes of calls: the health, if the server reports it.
     async fn verdict(&self) -> Verdict {
         let connection = &self.connection;
         let options = CallOptions::new().timeout(connection.timeout);
@@ -149,7 +149,7 @@ fn counts(paths: &[PathReport]) -> HashMap<String, u64> {
         .collect()
 }
 
-/// Reads the report of Go's servers: the total, and then the paths. `None` if it is not one.
+/// Parses the report of Go servers: the total, and then the paths. `None` for other texts.
 fn read_report(report: &str) -> Option<Vec<PathReport>> {
     let mut paths = Vec::new();
     for line in report.lines() {
@@ -169,14 +169,14 @@ fn read_report(report: &str) -> Option<Vec<PathReport>> {
     (!paths.is_empty()).then_some(paths)
 }
 
-/// Reads `     : 7, average duration: 1000`.
+/// Parses `     : 7, average duration: 1000`.
 fn requests(rest: &str) -> Option<(u64, u64)> {
     let rest = rest.trim_start().strip_prefix(": ")?;
     let (calls, mean) = rest.split_once(", average duration: ")?;
     Some((calls.parse().ok()?, mean.trim().parse().ok()?))
 }
 
-/// The figures of a connection, with the names of the protocol.
+/// The counters of a connection, with the names of the protocol.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ConnectionReport {

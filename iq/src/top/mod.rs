@@ -1,4 +1,4 @@
-//! `iq top`: what a process does, live.
+//! `iq top`: a live view of a process.
 
 mod ask;
 mod go;
@@ -22,23 +22,23 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::time;
 
-/// The least time between two readings, and between two pictures: at most four a second.
+/// Minimum time between two readings, and between two redraws: at most four per second.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Watch what a process does: its calls, errors, latencies, backends and connections.
+/// Watch a process: its calls, errors, latencies, backends and connections.
 ///
-/// A live page, http://HOST:PORT, tells all of that, of a server, a gateway or a program that only
-/// calls. A server of IIP tells it of itself, and one of Go the rates and mean times of its paths,
-/// and its connections. Without a terminal, prints a snapshot as text.
+/// A live page, http://HOST:PORT, shows all of that for a server, a gateway or a client. An IIP
+/// server reports its own calls and connections; a Go server reports the rates and mean times of
+/// its paths, and its connections. Without a terminal, prints a snapshot as text.
 #[derive(Args, Debug)]
 pub(crate) struct TopArgs {
-    /// A live page, such as http://localhost:9000, or a target that is one server.
+    /// A live page, such as http://localhost:9000, or a target with a single server.
     #[arg(add = ArgValueCompleter::new(complete::targets))]
     target: String,
     /// The time between two readings, 250ms or more.
     #[arg(long, short, value_name = "TIME", value_parser = interval, default_value = "1s")]
     interval: Duration,
-    /// Print one snapshot, and end.
+    /// Print one snapshot, and exit.
     #[arg(long)]
     once: bool,
 }
@@ -83,7 +83,7 @@ async fn print(mut source: Source, interval: Duration, output: &Output) -> Outco
                 }
             }
             Err(Failure::BrokenPipe) => return Err(Failure::BrokenPipe),
-            // Once, and not for each attempt.
+            // Printed once, not for each attempt.
             Err(failure) if !is_lost => {
                 output.note(format_args!("trying again: {failure}"));
                 is_lost = true;

@@ -1,4 +1,4 @@
-//! Where the numbers come from: a live page, or a server of IIP.
+//! Sources of snapshots: live pages and IIP servers.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::exit::Outcome;
 use crate::live::{Page, Snapshot, Text};
 use crate::output::Output;
 
-/// What is watched.
+/// The source of snapshots.
 #[derive(Debug)]
 pub(super) enum Source {
     Page(Box<Page>),

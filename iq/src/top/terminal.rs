@@ -1,4 +1,4 @@
-//! The terminal: its screen, and its keys.
+//! The terminal: screen and keys.
 
 use std::io::{self, IsTerminal};
 use std::thread;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::exit::{Failure, Outcome};
 use crate::output;
 
-/// The events that may wait to be handled.
+/// Maximum number of queued events.
 const MAX_EVENTS: usize = 64;
 
 /// Returns `true` if there is a terminal that can show a screen.
@@ -21,7 +21,7 @@ pub(super) fn is_there() -> bool {
     !is_dumb && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// The screen of the terminal. What was there before comes back when it is dropped, also during a
+/// The screen of the terminal. Its previous content is restored when this is dropped, also during a
 /// panic.
 pub(super) struct Terminal(DefaultTerminal);
 
@@ -42,7 +42,7 @@ impl Terminal {
         drawn.map(drop).map_err(|error| failed(&error))
     }
 
-    /// Makes the next picture a whole one.
+    /// Clears the screen, so that the next redraw is complete.
     pub(super) fn clear(&mut self) -> Outcome {
         self.0.clear().map_err(|error| failed(&error))
     }
@@ -55,7 +55,7 @@ impl Drop for Terminal {
 }
 
 fn restore() {
-    // The terminal may have gone.
+    // The terminal may be closed already.
     let _ = ratatui::try_restore();
     let _ = execute!(io::stdout(), Show);
     output::discard_logs(false);
@@ -65,7 +65,7 @@ fn failed(error: &io::Error) -> Failure {
     Failure::Own(format!("the terminal cannot be used: {error}"))
 }
 
-/// Reads the keys in a thread of its own. The events end if the terminal has gone.
+/// Reads the keys in a separate thread. The events end if the terminal is closed.
 pub(super) fn events() -> mpsc::Receiver<Event> {
     let (sender, events) = mpsc::channel(MAX_EVENTS);
     thread::spawn(move || {

@@ -5,17 +5,17 @@ use std::fmt::Write;
 use super::table::{Table, View, shown_age, shown_latency, shown_rate};
 use crate::live::{Snapshot, Total};
 
-/// The most rows of a table.
+/// Maximum number of rows of a table.
 const MAX_ROWS: usize = 40;
 
-/// The most characters of a cell.
+/// Maximum number of characters of a cell.
 const MAX_CELL: usize = 60;
 
 /// The first lines.
 pub(crate) struct Heading {
     /// The process.
     pub(crate) name: String,
-    /// Whether something is wrong.
+    /// The verdict, with its level.
     pub(crate) verdict: String,
     /// The calls of all servers, and those of all clients.
     pub(crate) totals: Vec<String>,
@@ -79,7 +79,7 @@ fn total(total: &Total) -> String {
     parts.join(", ")
 }
 
-/// Everything, with the first rows of each table.
+/// Returns the whole snapshot as text, with the first rows of each table.
 pub(crate) fn text(snapshot: &Snapshot) -> String {
     let Heading {
         name,
@@ -96,7 +96,7 @@ pub(crate) fn text(snapshot: &Snapshot) -> String {
         if let Some(column) = Table::first_sort(view) {
             table.sort(column, true);
         }
-        // Writing to a text does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write_table(&mut out, view, &table);
     }
     out

@@ -1,4 +1,4 @@
-//! The screen while it is watched: readings, keys and pictures.
+//! The loop of the screen: readings, keys and redraws.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::exit::{Failure, Outcome};
 use crate::live::Snapshot;
 use crate::output;
 
-/// Shows the process until the user quits, or the program is asked to end.
+/// Shows the process until the user quits, or a signal ends the program.
 pub(super) async fn run(
     target: &str,
     source: Source,
@@ -29,7 +29,7 @@ pub(super) async fn run(
     loop {
         terminal.draw(|frame| draw(frame, &mut screen, Instant::now()))?;
         let drawn = tokio::time::Instant::now();
-        // Everything that happens until the next picture.
+        // Handles everything that happens until the next redraw.
         let mut is_due = false;
         while !is_due || drawn.elapsed() < MIN_INTERVAL {
             let next = tokio::select! {
@@ -38,7 +38,7 @@ pub(super) async fn run(
                 event = events.recv() => match event {
                     Some(Event::Key(key)) if key.kind != KeyEventKind::Release => screen.on_key(key),
                     Some(_) => Next::Draw,
-                    // The terminal has gone.
+                    // The terminal is closed.
                     None => Next::Quit,
                 },
                 reading = readings.recv() => {
@@ -50,7 +50,7 @@ pub(super) async fn run(
                     Next::Draw
                 }
                 () = tokio::time::sleep_until(drawn + MIN_INTERVAL), if is_due => break,
-                // The time since the connection was lost is shown.
+                // Updates the displayed time since the connection was lost.
                 () = tokio::time::sleep(Duration::from_secs(1)), if screen.is_lost() => Next::Draw,
             };
             match next {
@@ -66,7 +66,7 @@ pub(super) async fn run(
 
 type Reading = Result<Box<Snapshot>, Failure>;
 
-/// A task that ends with its owner.
+/// A task that is aborted when this is dropped.
 struct Reader(JoinHandle<()>);
 
 impl Drop for Reader {
@@ -75,7 +75,7 @@ impl Drop for Reader {
     }
 }
 
-/// Reads the numbers in a task of its own, so that a slow server does not delay the keys.
+/// Reads snapshots in a separate task, so that a slow server does not delay the keys.
 fn read(mut source: Source, interval: Duration) -> (Reader, mpsc::Receiver<Reading>) {
     let (sender, readings) = mpsc::channel(1);
     let task = tokio::spawn(async move {
@@ -90,8 +90,7 @@ fn read(mut source: Source, interval: Duration) -> (Reader, mpsc::Receiver<Readi
     (Reader(task), readings)
 }
 
-/// Waits until the program is asked to end, other than by ctrl-c. The signals are caught from the
-/// call on.
+/// Waits for SIGTERM or SIGHUP. The signals are caught as soon as this is called.
 #[cfg(unix)]
 fn terminated() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};

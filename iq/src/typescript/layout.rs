@@ -1,20 +1,20 @@
-//! Text of TypeScript in lines of moderate width, as prettier breaks them.
+//! Layout of TypeScript text, with lines broken as by prettier.
 
 use super::text::comment;
 
-/// The width of a line.
+/// Maximum width of a line, in characters.
 const WIDTH: usize = 80;
 
-/// A part of the text, on one line if it fits there.
+/// A part of the text. It is written on one line if it fits.
 #[derive(Clone, Debug)]
 pub(super) enum Layout {
     Text(String),
     Concat(Vec<Self>),
     /// Items between brackets.
     Group(Group),
-    /// Alternatives of a type.
+    /// A union type.
     Union(Vec<Item>),
-    /// Types that a value has all together.
+    /// An intersection type.
     Intersection(Vec<Self>),
 }
 
@@ -40,12 +40,12 @@ impl From<Layout> for Item {
     }
 }
 
-/// A text that is not broken.
+/// Returns a text that is not broken.
 pub(super) fn text(text: impl Into<String>) -> Layout {
     Layout::Text(text.into())
 }
 
-/// A call, or a tuple.
+/// Returns a call or a tuple.
 pub(super) fn list(open: impl Into<String>, items: Vec<Layout>, close: &str) -> Layout {
     Layout::Group(Group {
         open: open.into(),
@@ -55,12 +55,12 @@ pub(super) fn list(open: impl Into<String>, items: Vec<Layout>, close: &str) -> 
     })
 }
 
-/// An object of values.
+/// Returns an object of values.
 pub(super) fn object(members: Vec<Layout>) -> Layout {
     list("{", members, "}")
 }
 
-/// An object type.
+/// Returns an object type.
 pub(super) fn members(items: Vec<Item>) -> Layout {
     Layout::Group(Group {
         open: "{".to_owned(),
@@ -71,7 +71,7 @@ pub(super) fn members(items: Vec<Item>) -> Layout {
 }
 
 impl Layout {
-    /// The text on one line; `None` if it has documentation within.
+    /// Returns the text on one line; `None` if it contains documentation.
     pub(super) fn flat(&self) -> Option<String> {
         let joined = |parts: &[Self], separator: &str| {
             let parts: Option<Vec<String>> = parts.iter().map(Self::flat).collect();
@@ -86,8 +86,8 @@ impl Layout {
         }
     }
 
-    /// Adds the text, of which further lines are indented. `after` is the number of characters that
-    /// follow its last line.
+    /// Appends the text, with all lines but the first indented. `after` is the number of characters
+    /// that follow on its last line.
     pub(super) fn write(&self, out: &mut String, indent: usize, after: usize) {
         let column = out.len() - out.rfind('\n').map_or(0, |at| at + 1);
         match self.flat() {
@@ -119,7 +119,7 @@ impl Layout {
         }
     }
 
-    /// Puts types that hold together in parentheses, for a place among others.
+    /// Puts an intersection type in parentheses, for use within another type.
     pub(super) fn parenthesize(&mut self) {
         if let Self::Intersection(_) = self {
             let inner = std::mem::replace(self, text(""));
@@ -127,7 +127,8 @@ impl Layout {
         }
     }
 
-    /// Adds the head of a function: its parameters have lines of their own unless all fits.
+    /// Appends the head of a function. Each parameter is on a separate line unless the head fits on
+    /// one.
     pub(super) fn write_head(&self, result: &Self, out: &mut String, indent: usize) {
         let head = Self::Concat(vec![self.clone(), result.clone()]);
         let fits = head
@@ -140,7 +141,7 @@ impl Layout {
         result.write(out, indent, " {".len());
     }
 
-    /// Adds an object type with a line for each member.
+    /// Appends an object type with a line for each member.
     pub(super) fn write_open(&self, out: &mut String) {
         match self {
             Self::Group(group) => group.write_broken(out, 0),
@@ -186,8 +187,8 @@ impl Group {
         out.push_str(&self.close);
     }
 
-    /// The last argument of a call, if it is the only one that is an object: it begins on the line
-    /// of the others.
+    /// Returns the last argument of a call, if it is the only one that is an object, and the other
+    /// arguments. The object begins on the line of the others.
     fn hugged(&self) -> Option<(&Self, Vec<String>)> {
         let (last, before) = self.items.split_last()?;
         let Layout::Group(group) = &last.layout else {

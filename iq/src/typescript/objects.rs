@@ -1,4 +1,4 @@
-//! Object types, and what is merged into them.
+//! Object types, and merging of other types into them.
 
 use std::collections::BTreeSet;
 
@@ -7,36 +7,37 @@ use iip_rpc::schema::{Field, Shape, Tagging, Type};
 use super::layout::{Item, Layout, members, text};
 use super::types::{At, Named, field_doc, member, union};
 
-/// An object type while fields are added to it.
+/// A builder for an object type.
 #[derive(Debug, Default)]
 pub(super) struct Object {
     members: Vec<Item>,
-    /// The types of the members, and whether one may be missing.
+    /// The types of the members.
     types: Vec<Layout>,
+    /// Set if a member may be missing.
     has_optional: bool,
     names: BTreeSet<String>,
-    /// Types of the whole object.
+    /// Further types of the whole object, as parts of an intersection.
     parts: Vec<Layout>,
-    /// The types of the values of all other members, one for each map that is merged.
+    /// The types of the values of all other members, one for each merged map.
     rest: Vec<Layout>,
-    /// `true` if other members may have any value.
+    /// Set if other members may have any value.
     is_open: bool,
 }
 
 impl Object {
-    /// A struct with these fields.
+    /// Creates the object type of a struct with these fields.
     pub(super) fn of_fields<'a>(types: &Named<'a>, fields: &'a [Field], at: At<'a>) -> Self {
         let mut object = Self::default();
         object.add_fields(types, fields, false, at);
         object
     }
 
-    /// Returns `true` if it has nothing but members.
+    /// Returns `true` if there are only members.
     pub(super) fn is_plain(&self) -> bool {
         self.parts.is_empty() && self.rest.is_empty() && !self.is_open
     }
 
-    /// Adds a member, unless it is there.
+    /// Adds a member, unless one with this name exists.
     pub(super) fn member(&mut self, name: &str, ty: Layout, optional: bool, doc: &str) {
         if self.names.insert(name.to_owned()) {
             self.has_optional |= optional;
@@ -53,7 +54,7 @@ impl Object {
         self.is_open = true;
     }
 
-    /// Adds fields. If all of them may be missing together, none is required.
+    /// Adds fields. With `optional`, none of them is required.
     pub(super) fn add_fields<'a>(
         &mut self,
         types: &Named<'a>,
@@ -93,7 +94,7 @@ impl Object {
             Type::ByFormat { readable, .. } => self.merge(types, readable, optional, at.same()),
             Type::Map(_, value) => self.rest.push(types.ty(value, at.below())),
             Type::Named(name) => self.merge_named(types, name, optional, at),
-            // Any members. serde fails to write other types.
+            // Any members are possible. serde fails to serialize other types.
             _ => self.open(),
         }
     }
@@ -110,7 +111,7 @@ impl Object {
             Shape::Struct { fields, .. } if fields.iter().any(|field| field.flatten) => {
                 return self.add_fields(types, fields, optional, inside);
             }
-            // Its variants are members among others here.
+            // Each variant is a member among others.
             Shape::Enum(shape) if shape.tagging == Tagging::External => {
                 types.merged_variants(name, shape, inside)
             }
@@ -124,14 +125,14 @@ impl Object {
         });
     }
 
-    /// The type.
+    /// Returns the type.
     pub(super) fn build(mut self) -> Layout {
         let others = if self.is_open || !(self.rest.is_empty() || self.parts.is_empty()) {
             Some(text("unknown"))
         } else if self.rest.is_empty() {
             None
         } else {
-            // The type of all members includes those of the ones with names.
+            // The type of an index signature must include those of the named members.
             let mut all = self.rest;
             all.append(&mut self.types);
             all.extend(self.has_optional.then(|| text("undefined")));

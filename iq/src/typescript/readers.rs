@@ -1,4 +1,4 @@
-//! The readers of types, which turn values of JSON into those of TypeScript.
+//! Readers of types, which convert JSON values to TypeScript values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,24 +10,24 @@ use super::layout::{Layout, list, object, text};
 use super::text::{literal, value_key};
 use super::types::{At, Named};
 
-/// The readers of the types of a service. Most types need none: their values are those of JSON.
+/// The readers of the types of a service. Most types need none, because their values are the same
+/// as in JSON.
 #[derive(Debug)]
 pub(super) struct Readers<'a> {
     named: &'a Named<'a>,
-    /// The types that need one.
+    /// The types that need a reader.
     needed: BTreeSet<&'a str>,
-    /// The types that are recognized by all of their parts, because they are within untagged
-    /// variants.
+    /// The types within untagged variants, whose readers check all of their parts.
     recognized: BTreeSet<&'a str>,
 }
 
-/// Parts of an object: members, and readers of the whole.
+/// The readers of the members of an object, and those of the whole object.
 #[derive(Default)]
 struct Parts {
     required: Vec<Layout>,
     optional: Vec<Layout>,
     whole: Vec<Layout>,
-    /// The names of all members, which flattened maps do not have.
+    /// The names of all members, which flattened maps do not contain.
     names: BTreeSet<String>,
 }
 
@@ -42,13 +42,13 @@ impl<'a> Readers<'a> {
         }
     }
 
-    /// The reader of a type within a result.
+    /// Returns the reader of a type within a result.
     pub(super) fn value(&self, ty: &'a Type) -> Layout {
         let reader = self.ty(ty, false, At::default());
         reader.unwrap_or_else(|| text("read.any"))
     }
 
-    /// The entry of a type in the table of readers, if it has one.
+    /// Returns the entry of a type in the table of readers, if it has one.
     pub(super) fn definition(&self, name: &'a str, definition: &'a Definition) -> Option<Layout> {
         let all = self.recognized.contains(name);
         if !all && !self.needed.contains(name) {
@@ -67,7 +67,7 @@ impl<'a> Readers<'a> {
         Some(entry(own, reader))
     }
 
-    /// The reader of a type; `None` if it needs none. `all`: every type has one.
+    /// Returns the reader of a type; `None` if it needs none. With `all`, every type has one.
     fn ty(&self, ty: &'a Type, all: bool, at: At<'a>) -> Option<Layout> {
         if at.is_too_deep() || !self.named.take(0) {
             return all.then(|| text("read.any"));
@@ -132,7 +132,7 @@ impl<'a> Readers<'a> {
                 false => parts.required.push(entry(&field.name, reader)),
             }
         }
-        // Maps have what no other field has.
+        // Maps are last: they have the members that no other field has.
         let flattened = || fields.iter().filter(|field| field.flatten);
         let is_map = |field: &&Field| matches!(field.ty, Type::Map(..));
         for field in flattened().filter(|field| !is_map(field)) {
@@ -207,7 +207,7 @@ impl<'a> Readers<'a> {
             shape.variants.iter().partition(|one| one.untagged);
         let other = tagged.iter().find(|one| one.other);
         let all = all || !untagged.is_empty();
-        // Without this, a name that is not among them could not be told from one that is.
+        // All variants are listed if names that are not listed have another meaning.
         let lists_all = all || other.is_some();
         let mut names = BTreeSet::new();
         let variants = tagged.iter().filter_map(|one| {
@@ -251,7 +251,7 @@ impl<'a> Readers<'a> {
         call("untagged", readers.collect())
     }
 
-    /// The reader of the content of a variant.
+    /// Returns the reader of the content of a variant.
     fn content(
         &self,
         name: &'a str,
@@ -267,7 +267,7 @@ impl<'a> Readers<'a> {
         }
     }
 
-    /// The reader of an object with the members of a variant.
+    /// Returns the reader of an object with the members of a variant.
     fn whole(&self, variant: &'a Variant, all: bool, at: At<'a>) -> Option<Layout> {
         let mut parts = Parts::default();
         match &variant.shape {
@@ -306,8 +306,8 @@ fn or_any(reader: Option<Layout>) -> Layout {
     reader.unwrap_or_else(|| text("read.any"))
 }
 
-/// These types and those within them that JSON has, without keys of maps. Named types are not
-/// followed.
+/// Returns these types and the types within them in JSON, without the keys of maps. Named types are
+/// not followed.
 fn in_json(mut pending: Vec<&Type>) -> Vec<&Type> {
     let mut all = Vec::new();
     while let Some(ty) = pending.pop() {
@@ -321,7 +321,7 @@ fn in_json(mut pending: Vec<&Type>) -> Vec<&Type> {
     all
 }
 
-/// The types with values that JSON has in another form, anywhere within.
+/// Returns the types that contain, at any depth, values with another form in JSON.
 fn needed(types: &Types) -> BTreeSet<&str> {
     let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut pending = Vec::new();
@@ -352,7 +352,7 @@ fn needed(types: &Types) -> BTreeSet<&str> {
     needed
 }
 
-/// The types within untagged variants of the enums among those that are needed.
+/// Returns the types within untagged variants of the enums that need a reader.
 fn recognized<'a>(types: &'a Types, needed: &BTreeSet<&str>) -> BTreeSet<&'a str> {
     let mut within = Vec::new();
     for (_, definition) in types.iter().filter(|(name, _)| needed.contains(name)) {
@@ -366,7 +366,7 @@ fn recognized<'a>(types: &'a Types, needed: &BTreeSet<&str>) -> BTreeSet<&'a str
     reached(types, within)
 }
 
-/// The names of types that values of these types have within them in JSON.
+/// Returns the names of the types that values of these types contain in JSON.
 pub(super) fn reached<'a>(types: &'a Types, from: Vec<&'a Type>) -> BTreeSet<&'a str> {
     let mut pending = in_json(from);
     let mut reached = BTreeSet::new();

@@ -20,7 +20,8 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// The class with this name. Methods that cannot be called over HTTP are added to `left_out`.
+    /// Returns the class with this name. Methods that cannot be called over HTTP are added to
+    /// `left_out`.
     pub(super) fn class(
         &self,
         name: &str,
@@ -89,7 +90,7 @@ impl<'a> Writer<'a> {
         let mut args = vec![self.target(path, method, binary)];
         let has_no_args = sent.first().is_none_or(|(name, _)| *name != "args");
         if has_no_args && binary.is_none() {
-            // What a stream sends begins with arguments only if there are any.
+            // A stream of requests begins with arguments only if there are any.
             args.push(text(match method.requests {
                 Some(_) => "undefined",
                 None => "{}",
@@ -106,7 +107,7 @@ impl<'a> Writer<'a> {
         out.push_str(";\n  }\n");
     }
 
-    /// The type that the method returns.
+    /// Returns the type of the result of the method.
     fn result(&self, method: &'a Method, binary: Option<&str>) -> Layout {
         let within =
             |open: &str, of: Layout, close: &str| Layout::Concat(vec![text(open), of, text(close)]);
@@ -123,7 +124,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The parameters of what is sent.
+    /// Returns the parameters of the method, except for the options.
     fn sent(&self, method: &'a Method, binary: Option<&str>) -> Vec<(&'static str, Layout)> {
         if binary.is_some() {
             return vec![("body", text("body: Uint8Array | string"))];
@@ -154,7 +155,7 @@ impl<'a> Writer<'a> {
         sent
     }
 
-    /// What the runtime needs to know of the method.
+    /// Returns the description of the method for the runtime.
     fn target(&self, path: &str, method: &'a Method, binary: Option<&str>) -> Layout {
         let result = match binary {
             Some(_) => text("read.any"),
@@ -178,7 +179,7 @@ impl<'a> Writer<'a> {
         object(entries)
     }
 
-    /// The name of a type of errors.
+    /// Returns the name of an error type.
     pub(super) fn error_name(&self, error: Option<&'a Type>) -> Option<&str> {
         match error? {
             Type::Named(name) => self.named.name(name, At::default()),
@@ -186,7 +187,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// What the documentation of a method adds.
+    /// Returns the notes that are added to the documentation of a method.
     fn notes(&self, method: &'a Method) -> Vec<String> {
         let mut notes = Vec::new();
         let mut errors = vec![self.error_name(method.error.as_ref())];
@@ -209,7 +210,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The HTTP path of a method, or the reason why it has none.
+/// Returns the HTTP path of a method, or the reason why it has none.
 fn path(service: &Description, method: &Method) -> Result<String, &'static str> {
     let has_stream = !matches!(method.kind, MethodKind::Unary | MethodKind::OneWay);
     if method.codec.as_deref() == Some(PROTOBUF) && has_stream {
@@ -218,7 +219,7 @@ fn path(service: &Description, method: &Method) -> Result<String, &'static str> 
     http_path(service, method).ok_or("an HTTP path cannot contain its name")
 }
 
-/// The type of bodies that are no JSON.
+/// Returns the content type of bodies that are not JSON.
 fn binary(method: &Method) -> Option<&'static str> {
     if method.format == Format::Raw {
         return Some("application/octet-stream");
@@ -227,7 +228,7 @@ fn binary(method: &Method) -> Option<&'static str> {
     is_protobuf.then_some("application/x-protobuf")
 }
 
-/// The function of the runtime that makes the call.
+/// Returns the function of the runtime that makes the call.
 fn function(method: &Method, binary: Option<&str>) -> &'static str {
     match method.kind {
         _ if binary.is_some() => "binary",

@@ -1,17 +1,18 @@
-//! Texts of a description in TypeScript. They may come from a hostile server.
+//! Texts of a description as TypeScript. They may come from a hostile server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use iip_core::Printable;
 use serde_json::Value;
 
-/// The width at which documentation of one line is written on several.
+/// Maximum width of a comment on one line, in bytes.
 const WIDTH: usize = 80;
 
 /// The length in bytes at which a name is cut, before the number that makes it unique.
 const MAX_NAME: usize = 100;
 
-/// A comment with documentation, without a line end. `indent` is that of its lines.
+/// Returns a comment with documentation, without a final line end. `indent` is the indentation of
+/// its lines.
 pub(super) fn comment(doc: &str, indent: usize) -> String {
     let lines: Vec<String> = doc.lines().map(line).collect();
     let before = " ".repeat(indent);
@@ -28,13 +29,13 @@ pub(super) fn comment(doc: &str, indent: usize) -> String {
     comment
 }
 
-/// A line of a comment, which neither ends the comment nor changes the direction of text.
+/// Returns a line of a comment, which neither ends the comment nor changes the direction of text.
 pub(super) fn line(line: &str) -> String {
     let line = Printable(line.trim_end()).to_string();
     line.replace("*/", "*\\/")
 }
 
-/// A literal with this text.
+/// Returns a string literal with this text.
 pub(super) fn literal(text: &str) -> String {
     let mut literal = String::new();
     for c in Value::from(text).to_string().chars() {
@@ -50,7 +51,7 @@ pub(super) fn literal(text: &str) -> String {
     literal
 }
 
-/// The name of a member of an object type.
+/// Returns the name of a member of an object type.
 pub(super) fn key(name: &str) -> String {
     match is_identifier(name) {
         true => name.to_owned(),
@@ -58,10 +59,10 @@ pub(super) fn key(name: &str) -> String {
     }
 }
 
-/// The name of a member of an object.
+/// Returns the name of a member of an object.
 pub(super) fn value_key(name: &str) -> String {
     match name {
-        // Otherwise it would be the prototype.
+        // Without brackets, this would set the prototype.
         "__proto__" => "[\"__proto__\"]".to_owned(),
         name => key(name),
     }
@@ -72,7 +73,7 @@ fn is_identifier(name: &str) -> bool {
     name.starts_with(is_start) && name.chars().all(|c| is_start(c) || c.is_ascii_digit())
 }
 
-/// The name of a type or a class: `PageOrder` for `Page<Order>`.
+/// Converts a name to that of a type or class: `Page<Order>` to `PageOrder`.
 pub(super) fn type_name(name: &str) -> String {
     let mut made = String::new();
     for word in name.split(|c: char| !c.is_ascii_alphanumeric()) {
@@ -85,7 +86,8 @@ pub(super) fn type_name(name: &str) -> String {
     }
 }
 
-/// The name of a method: `placeOrder` for `place_order`. One that is no identifier stays as it is.
+/// Converts a name to that of a method: `place_order` to `placeOrder`. A name that is not an
+/// identifier is not changed.
 pub(super) fn method_name(name: &str) -> String {
     if !is_identifier(name) {
         return name.to_owned();
@@ -94,7 +96,7 @@ pub(super) fn method_name(name: &str) -> String {
     let mut made = words.next().unwrap_or(name).to_owned();
     words.for_each(|word| push_word(&mut made, word));
     match &*made {
-        // A class has its constructor there, and `await` would call the other.
+        // `constructor` is the constructor of a class, and `await` would call `then`.
         "constructor" | "then" => made + "_",
         _ => made,
     }
@@ -110,7 +112,7 @@ fn push_word(name: &mut String, word: &str) {
     }
 }
 
-/// Names of which no two are equal.
+/// A set of unique names.
 #[derive(Debug, Default)]
 pub(super) struct Unique {
     taken: BTreeSet<String>,
@@ -119,7 +121,7 @@ pub(super) struct Unique {
 }
 
 impl Unique {
-    /// Names other than those that are taken already.
+    /// Creates a set in which these names are taken.
     pub(super) fn without(taken: impl IntoIterator<Item = String>) -> Self {
         Self {
             taken: taken.into_iter().collect(),
@@ -127,7 +129,7 @@ impl Unique {
         }
     }
 
-    /// The name, with a number if it is taken.
+    /// Returns the name, with a number if it is taken.
     pub(super) fn claim(&mut self, name: String) -> String {
         if self.taken.insert(name.clone()) {
             return name;

@@ -12,15 +12,15 @@ use super::layout::{Item, Layout, list, members, text};
 use super::objects::Object;
 use super::text::{comment, key, literal};
 
-/// The depth to which types within types are followed.
+/// Maximum depth to which types within types are followed.
 const MAX_DEPTH: usize = 32;
 
-/// The longest array that is a tuple, and the length of the text up to which it is one.
+/// Maximum length of an array that becomes a tuple, and of the text of its elements.
 const MAX_TUPLE: u64 = 8;
 const MAX_TUPLE_TEXT: usize = 80;
 
-/// The number of parts of all types of a service. What is merged into several types counts each
-/// time, so that no description of moderate size becomes a file of any size.
+/// Maximum number of parts of all types of a service. A part that is merged into several types
+/// counts each time, so that a description of moderate size cannot become a file of any size.
 const MAX_PARTS: usize = 200_000;
 
 /// The bytes of text that count as one more part.
@@ -29,13 +29,13 @@ const PART_TEXT: usize = 256;
 /// The place of a type.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct At<'a> {
-    /// The named type whose values stand at the same place as those of this type.
+    /// The named type whose values are at the same place as those of this type.
     pub(super) owner: Option<&'a str>,
     depth: usize,
 }
 
 impl<'a> At<'a> {
-    /// Within the named type, at the same place of a value.
+    /// Returns the place within the named type, at the same place of a value.
     pub(super) fn in_place_of(self, owner: &'a str) -> Self {
         let owner = Some(owner);
         Self {
@@ -44,13 +44,13 @@ impl<'a> At<'a> {
         }
     }
 
-    /// One level deeper at the same place.
+    /// Returns the place one level deeper, at the same place of a value.
     pub(super) fn same(self) -> Self {
         let depth = self.depth + 1;
         Self { depth, ..self }
     }
 
-    /// Below a key or an index.
+    /// Returns the place below a key or an index.
     pub(super) fn below(self) -> Self {
         Self {
             owner: None,
@@ -95,7 +95,7 @@ impl<'a> Named<'a> {
         self.parts_left.get() == 0
     }
 
-    /// The name of a type, unless it is not described, or contains itself at this place.
+    /// Returns the name of a type, unless it is not described, or contains itself at this place.
     pub(super) fn name(&self, name: &str, at: At<'_>) -> Option<&str> {
         let is_circular = at
             .owner
@@ -106,7 +106,7 @@ impl<'a> Named<'a> {
             .map(|name| &**name)
     }
 
-    /// The definition of a type.
+    /// Returns the definition of a type.
     pub(super) fn definition(&self, name: &'a str, definition: &'a Definition) -> String {
         let Some(own) = self.name(name, At::default()) else {
             return String::new();
@@ -140,7 +140,7 @@ impl<'a> Named<'a> {
         out
     }
 
-    /// A type within an argument or a result.
+    /// Returns a type within an argument or a result.
     pub(super) fn value(&self, ty: &'a Type) -> Layout {
         self.ty(ty, At::default())
     }
@@ -184,7 +184,7 @@ impl<'a> Named<'a> {
         list("[", types.collect(), "]")
     }
 
-    /// A map, whose keys are texts in JSON.
+    /// Returns the type of a map, whose keys are strings in JSON.
     fn map(&self, key: &'a Type, value: &'a Type, at: At<'a>) -> Layout {
         let value = self.ty(value, at.below());
         let keys = match key {
@@ -198,7 +198,7 @@ impl<'a> Named<'a> {
         members(vec![Layout::Concat(vec![text(keys), value]).into()])
     }
 
-    /// Returns `true` for enums whose values are texts.
+    /// Returns `true` for enums whose values are strings.
     fn is_of_texts(&self, name: &str) -> bool {
         let Some(Shape::Enum(shape)) = self.types.get(name).map(|found| &found.shape) else {
             return false;
@@ -236,7 +236,7 @@ impl<'a> Named<'a> {
                     VariantShape::Unit => {}
                     VariantShape::Newtype(ty) => object.merge(self, ty, false, at.same()),
                     VariantShape::Struct(fields) => object.add_fields(self, fields, false, at),
-                    // serde refuses to compile others.
+                    // serde does not compile other forms.
                     _ => object.open(),
                 }
             }
@@ -254,7 +254,8 @@ impl<'a> Named<'a> {
         object.build()
     }
 
-    /// The variants of an externally tagged enum as members of an object that may have others.
+    /// Returns the variants of an externally tagged enum as members of an object that may have
+    /// others.
     pub(super) fn merged_variants(&self, name: &'a str, shape: &'a Enum, at: At<'a>) -> Layout {
         union(shape.variants.iter().map(|one| {
             if !self.take(one.name.len()) {
@@ -270,7 +271,7 @@ impl<'a> Named<'a> {
         }))
     }
 
-    /// The content of a variant of the enum with this name.
+    /// Returns the content of a variant of the enum with this name.
     fn content(&self, name: &'a str, shape: &'a VariantShape, at: At<'a>) -> Layout {
         match shape {
             VariantShape::Unit => text("null"),
@@ -284,7 +285,7 @@ impl<'a> Named<'a> {
     }
 }
 
-/// The documentation of a field.
+/// Returns the documentation of a field.
 pub(super) fn field_doc(field: &Field) -> String {
     let mut doc = field.doc.clone();
     let notes = [
@@ -301,7 +302,7 @@ pub(super) fn field_doc(field: &Field) -> String {
     doc
 }
 
-/// A member of an object type.
+/// Returns a member of an object type.
 pub(super) fn member(name: &str, ty: Layout, optional: bool) -> Layout {
     let mark = if optional { "?" } else { "" };
     Layout::Concat(vec![text(format!("{}{mark}: ", key(name))), ty])
@@ -321,7 +322,7 @@ fn nullable(of: Layout) -> Layout {
     union([of.into(), text("null").into()])
 }
 
-/// A type of which one of these holds. Types that are written alike are there once.
+/// Returns the union of these types. Types with the same text occur once.
 pub(super) fn union(items: impl IntoIterator<Item = Item>) -> Layout {
     let mut all: Vec<Item> = Vec::new();
     let mut met = BTreeSet::new();

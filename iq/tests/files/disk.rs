@@ -1,4 +1,4 @@
-//! Disks that cannot be written.
+//! Read-only disks.
 
 use std::fs;
 
@@ -7,8 +7,8 @@ use tokio::process::Command;
 use super::support::{Serve, bytes};
 use crate::common::{Home, LONG, Ran};
 
-/// The program in a mount namespace of its own, in which the folder is on a read-only disk. `None`
-/// if this machine has no such namespaces.
+/// Returns the program in a separate mount namespace, in which the folder is on a read-only disk.
+/// `None` if this machine does not support that.
 async fn with_read_only(home: &Home, folder: &str) -> Option<Command> {
     let mut command = Command::new("unshare");
     home.isolate(&mut command);

@@ -1,4 +1,4 @@
-//! Transfers whose programs are killed in the middle.
+//! Transfers whose programs are killed before the end.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,13 +16,14 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 96 * MIB;
 const KILLS: u64 = 5;
 
-/// So slow that the programs are killed in the middle.
+/// A rate low enough that the programs are killed before the end.
 const RATE: &str = "16M";
 
-/// What may be sent again after each kill: what was not on disk, and what was on its way.
+/// Maximum number of bytes that are sent again after a kill: those that were not on disk, and those
+/// in flight.
 const AGAIN: u64 = (64 + 16) * MIB;
 
-/// A way to a server that may be replaced, which counts the bytes.
+/// A proxy to a server that may be replaced. It counts the bytes.
 struct Proxy {
     addr: SocketAddr,
     server: Arc<Mutex<String>>,
@@ -43,7 +44,7 @@ impl Proxy {
                 let (client, _) = listener.accept().await.unwrap();
                 let (server, carried) = (server.lock().unwrap().clone(), Arc::clone(&carried));
                 tokio::spawn(async move {
-                    // While there is no server, the client is sent away.
+                    // While there is no server, connections of clients are closed.
                     let Ok(server) = TcpStream::connect(&server).await else {
                         return;
                     };
@@ -83,7 +84,7 @@ async fn carry(
     let _ = to.shutdown().await;
 }
 
-/// A file of which one side has nothing yet.
+/// A file that only one side has.
 struct Scene {
     home: Home,
     server: Serve,
@@ -92,7 +93,7 @@ struct Scene {
     /// The arguments of the client.
     args: Vec<String>,
     source: PathBuf,
-    /// Where the file goes.
+    /// The path of the target.
     target: PathBuf,
 }
 
@@ -139,7 +140,7 @@ impl Scene {
         Running::start(&self.home, &self.args())
     }
 
-    /// The client is killed, and started again.
+    /// Kills the client, and starts it again.
     async fn survives_kills_of_the_client(self) {
         let mut durable = 0;
         for _ in 0..KILLS {
@@ -158,7 +159,7 @@ impl Scene {
         self.ends_well(last, durable).await;
     }
 
-    /// The server is killed, and started again, while the client goes on.
+    /// Kills the server, and starts it again, while the client continues.
     async fn survives_kills_of_the_server(mut self) {
         let mut client = self.client();
         let mut durable = 0;
@@ -181,7 +182,7 @@ impl Scene {
         let carried = self.proxy.carried.load(Ordering::Relaxed);
         let limit = SIZE + KILLS * AGAIN;
         assert!((SIZE..=limit).contains(&carried), "{carried} of {limit}");
-        // Nothing is left over.
+        // No unfinished file is left.
         let folder = self.target.parent().unwrap();
         let left = fs::read_dir(folder)
             .unwrap()
@@ -259,7 +260,7 @@ async fn a_source_that_has_vanished_is_named_and_what_has_arrived_stays() {
         let name = scene.source.file_name().unwrap().to_str().unwrap();
         assert!(ran.err.contains(name), "{command}: {}", ran.err);
         assert!(!scene.target.exists(), "{command}");
-        // Once it is back, the transfer goes on.
+        // Once the server is back, the transfer continues.
         fs::rename(&aside, &scene.source).unwrap();
         let mut client = scene.client();
         client.is_durable(durable).await;

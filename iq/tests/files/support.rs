@@ -1,4 +1,4 @@
-//! A server of files that is a process of its own, and what goes to it.
+//! A file server in a separate process, and transfers with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::common::{GUARD, Home};
 
-/// Bytes that do not repeat.
+/// Returns bytes that do not repeat.
 pub(super) fn bytes(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(size + 8);
@@ -28,18 +28,18 @@ pub(super) fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
-/// The next line of a program.
+/// Returns the next line of a program.
 async fn line(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
     let line = tokio::time::timeout(GUARD, lines.next_line()).await;
     line.expect("a line in time").unwrap()
 }
 
-/// `iq serve`.
+/// A running `iq serve`.
 pub(crate) struct Serve {
     child: Child,
     pub(super) folder: PathBuf,
     pub(crate) address: String,
-    /// The line that it has printed.
+    /// The line that the server has printed.
     pub(super) said: String,
 }
 
@@ -73,7 +73,7 @@ impl Serve {
         format!("{}/{path}", self.address)
     }
 
-    /// The names in a folder of it, hidden ones too.
+    /// Returns the names in a folder of the server, including hidden ones.
     pub(super) fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.folder.join(folder)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -82,7 +82,7 @@ impl Serve {
         names
     }
 
-    /// Ends it with SIGTERM.
+    /// Ends the server with SIGTERM.
     pub(super) async fn end(mut self) {
         let kill = std::process::Command::new("kill")
             .arg(self.child.id().unwrap().to_string())
@@ -92,17 +92,17 @@ impl Serve {
         assert_eq!(ended.expect("an end in time").unwrap().code(), Some(0));
     }
 
-    /// Kills it.
+    /// Kills the server.
     pub(super) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 }
 
-/// `iq put` or `iq get` with JSON lines.
+/// A running `iq put` or `iq get` with JSON lines.
 pub(super) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Where it was resumed at first.
+    /// The offset at which it was first resumed.
     pub(super) resumed_at: Option<u64>,
     pub(super) durable: u64,
 }
@@ -130,7 +130,7 @@ impl Running {
         Some(value)
     }
 
-    /// Waits until more than this is on the disk of the receiver.
+    /// Waits until more than this number of bytes is on the disk of the receiver.
     pub(super) async fn is_durable(&mut self, more_than: u64) {
         while self.durable <= more_than {
             let value = self.next().await.expect("it has not ended");
@@ -147,7 +147,7 @@ impl Running {
         self.child.kill().await.unwrap();
     }
 
-    /// Waits for its end, and returns the last line.
+    /// Waits for the end of the program, and returns the last line.
     pub(super) async fn result(mut self) -> Value {
         let mut last = Value::Null;
         while let Some(value) = self.next().await {

@@ -1,4 +1,4 @@
-//! What the server sends.
+//! The frames that the server sends.
 
 use bytes::Bytes;
 use iip_core::__wire::StreamMark;
@@ -42,7 +42,7 @@ impl Tap {
         let reply = waiting
             .reply
             .get_or_insert_with(|| Collected::new(payloads));
-        // The control stream and others of the protocol say nothing about calls.
+        // Replies on the control stream and other reserved paths carry nothing about calls.
         if !matches!(waiting.exchange, Exchange::Control | Exchange::Other) {
             reply.add(body);
         }
@@ -59,11 +59,11 @@ impl Tap {
         Ok(())
     }
 
-    /// A frame of a stream of the server.
+    /// Handles a frame of a stream of the server.
     fn stream_of_server(&self, stream: &mut Stream, body: Bytes) -> Result<(), String> {
         stream.replies.feed(body);
         while let Some((compression, message)) = popped(&mut stream.replies)? {
-            // The first accepts the call.
+            // The first message accepts the call.
             if std::mem::replace(&mut stream.accepted, true) {
                 self.message(&mut stream.call, false, compression, message);
             }
@@ -71,7 +71,7 @@ impl Tap {
         Ok(())
     }
 
-    /// A reply is complete.
+    /// Handles a complete reply.
     fn end(&mut self, waiting: Waiting) {
         let reply = waiting.reply.unwrap_or_default();
         let (call, accepted) = match waiting.exchange {
@@ -86,7 +86,7 @@ impl Tap {
                 return;
             }
             Exchange::Control | Exchange::Other => return,
-            // The server has not waited for the rest of the request.
+            // The server has replied before the end of the request.
             Exchange::Call(mut call, Some(request)) => {
                 self.request(&mut call, request, Kind::Call);
                 (call, false)

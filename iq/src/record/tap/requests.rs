@@ -1,4 +1,4 @@
-//! What the client sends.
+//! The frames that the client sends.
 
 use bytes::Bytes;
 use iip_core::__wire::{ControlMessage, StreamMark, begins_stream};
@@ -32,7 +32,7 @@ impl Tap {
         Ok(())
     }
 
-    /// A request begins.
+    /// Handles the beginning of a request.
     fn begin(
         &mut self,
         id: ChannelId,
@@ -76,7 +76,7 @@ impl Tap {
         Ok(())
     }
 
-    /// A frame of the request that is arriving.
+    /// Handles a frame of the request that is arriving.
     fn go_on(&mut self, channel: &mut Channel, body: Bytes, ends: bool) -> Result<(), String> {
         match channel.incoming.take() {
             Some(Incoming::OneWay(mut call, mut request)) => {
@@ -144,7 +144,7 @@ impl Tap {
         }
     }
 
-    /// A frame of a stream of the client.
+    /// Handles a frame of a stream of the client.
     fn stream_of_client(&self, stream: &mut Stream, mut body: Bytes) -> Result<(), String> {
         let mark = StreamMark::take(&mut body).ok_or("a frame of a stream has no mark")?;
         match mark {

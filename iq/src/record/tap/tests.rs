@@ -1,4 +1,4 @@
-//! Connections as bytes: in any pieces, and from peers that break the rules.
+//! Connections as bytes, split anywhere, and from peers that violate the protocol.
 
 use std::sync::atomic::AtomicBool;
 
@@ -15,7 +15,7 @@ use crate::output::{Output, OutputArgs};
 use crate::record::filter::Filter;
 use crate::record::queue::{Drafts, queue};
 
-/// A tap of a recording with payloads, and what comes out of it.
+/// Returns a tap of a recording with payloads, and its records.
 fn tap() -> (Tap, Drafts) {
     let (queue, drafts) = queue();
     let recorder = Recorder {
@@ -41,7 +41,7 @@ fn frame(status: FrameStatus, path: &str, channel: u32, body: &[u8]) -> Vec<u8> 
     out.to_vec()
 }
 
-/// The record of a stream with this message.
+/// Returns the stream record with this message.
 fn record(message: &[u8]) -> Vec<u8> {
     let mut out = u32::try_from(message.len()).unwrap().to_be_bytes().to_vec();
     out.extend_from_slice(message);
@@ -52,7 +52,7 @@ fn marked(mark: u8, bytes: &[u8]) -> Vec<u8> {
     [&[mark], bytes].concat()
 }
 
-/// A connection with calls of all kinds: who sends, and what.
+/// Returns the messages of a connection with calls of all kinds, with their senders.
 fn conversation() -> Vec<(Side, Vec<u8>)> {
     use Side::{Client, Server};
 
@@ -123,7 +123,7 @@ fn conversation() -> Vec<(Side, Vec<u8>)> {
     ]
 }
 
-/// The records, without their times.
+/// Returns the records, without their times.
 fn records(drafts: &Drafts) -> Vec<String> {
     let mut all = Vec::new();
     while let Ok(Some(draft)) = drafts.try_next() {
@@ -239,7 +239,7 @@ fn requests_that_wait_and_messages_that_grow_are_bounded() {
     let mut taken = Ok(());
     for _ in 0..=MAX_WAITING {
         taken = tap.take(Side::Client, &request);
-        // They are written at once.
+        // The queue is emptied at once.
         while let Ok(Some(_)) = drafts.try_next() {}
     }
     assert!(taken.unwrap_err().contains("wait for replies"));

@@ -1,4 +1,4 @@
-//! The counts of one method, and the figures that they give.
+//! The counters of one method, and the figures that are computed from them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ use crate::live::Figures;
 pub(super) struct Counts {
     pub(super) codes: BTreeMap<String, u64>,
     in_flight: u64,
-    /// Buckets of durations: from, to, both in nanoseconds, and how many.
+    /// Buckets of durations: lower and upper bound, in nanoseconds, and number of calls.
     latency: Vec<[u64; 3]>,
 }
 
@@ -22,7 +22,7 @@ impl Counts {
             .fold(0, |sum, &calls| sum.saturating_add(calls))
     }
 
-    /// What was counted since an earlier reading.
+    /// Returns the counts since an earlier reading.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let codes = self.codes.iter().map(|(name, &calls)| {
             let before = earlier.codes.get(name).copied().unwrap_or(0);
@@ -70,7 +70,7 @@ impl Counts {
     }
 }
 
-/// Returns a quantile of durations in buckets, in microseconds; `None` if there are none.
+/// Returns a quantile of the durations in buckets, in microseconds; `None` if there are none.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -87,7 +87,7 @@ fn quantile(buckets: &[[u64; 3]], q: f64) -> Option<f64> {
         seen = seen.saturating_add(calls);
         seen >= rank
     });
-    // The last bucket has no end that means anything.
+    // The last bucket has no meaningful upper bound.
     bucket.map(|&[from, to, _]| match to == u64::MAX {
         true => from as f64 / 1000.0,
         false => (from as f64 + to as f64) / 2000.0,

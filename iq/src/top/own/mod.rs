@@ -1,4 +1,4 @@
-//! A server of this project, which tells everything it counts.
+//! A server of this project, which reports all of its counters.
 
 mod counts;
 mod verdict;
@@ -17,14 +17,14 @@ use crate::exit::{Failure, Outcome};
 use crate::live::{self, Call, Connections, Method, Phase, Snapshot, Source, Text, Total};
 use crate::stats::parse;
 
-/// The path of the numbers.
+/// The path of the snapshot.
 const SNAPSHOT: &str = "/sys/snapshot";
 
-/// The largest reply, in bytes.
+/// Maximum size of a reply, in bytes.
 const MAX_BYTES: usize = 8 << 20;
 
-/// The time over which rates and quantiles are taken, and the least time between two readings that
-/// are kept for that, both in milliseconds.
+/// The time over which rates and quantiles are computed, and the minimum time between two readings
+/// that are kept for that, both in milliseconds.
 const WINDOW: u64 = 10_000;
 const STEP: u64 = 1000;
 
@@ -47,7 +47,7 @@ pub(super) struct Server {
     readings: VecDeque<Reading>,
 }
 
-/// What was counted until a moment.
+/// The counts up to a moment.
 #[derive(Debug)]
 struct Reading {
     uptime_ms: u64,
@@ -132,7 +132,7 @@ impl Server {
         parse(SNAPSHOT, &reply)
     }
 
-    /// Keeps what a reading has counted for the next ones, and forgets what is too old.
+    /// Keeps the counts of a reading for the next ones, and drops readings that are too old.
     fn keep(&mut self, document: &Document) {
         let now = document.uptime_ms;
         let is_new = |last: &Reading| now.saturating_sub(last.uptime_ms) >= STEP;

@@ -1,4 +1,4 @@
-//! The picture of the screen.
+//! Drawing of the screen.
 
 use std::time::Instant;
 
@@ -14,10 +14,10 @@ use super::fit::{self, GAP};
 use super::keys::HELP;
 use super::{Mode, Screen};
 
-/// The most lines of the verdict.
+/// Maximum number of lines of the verdict.
 const MAX_VERDICT: usize = 3;
 
-/// Draws the screen. `now` is the time.
+/// Draws the screen at the time `now`.
 pub(in crate::top) fn draw(frame: &mut Frame<'_>, screen: &mut Screen, now: Instant) {
     let area = frame.area();
     let width = usize::from(area.width);
@@ -76,7 +76,7 @@ fn level(screen: &Screen) -> Mark {
     }
 }
 
-/// The process, and at the right what is watched.
+/// Returns the line with the process, and the target on the right.
 fn title_line(screen: &Screen, name: &str, width: usize) -> Line<'static> {
     let right = match (&screen.lost, screen.is_paused) {
         (_, true) => "PAUSED".to_owned(),
@@ -93,7 +93,7 @@ fn title_line(screen: &Screen, name: &str, width: usize) -> Line<'static> {
     ])
 }
 
-/// The tables with their numbers of rows.
+/// Returns the line with the tables and their numbers of rows.
 fn tab_line(screen: &Screen) -> Line<'static> {
     let shown = &screen.shown;
     let out = shown.backends.iter();
@@ -133,7 +133,7 @@ fn key_line(screen: &Screen) -> Line<'static> {
     }
 }
 
-/// The rows that there is room for.
+/// Draws the rows that fit into the area.
 fn rows(frame: &mut Frame<'_>, screen: &mut Screen, table: &Table, area: Rect) {
     let list = screen.list_mut();
     list.fit(table, usize::from(area.height.saturating_sub(1)));
@@ -148,7 +148,7 @@ fn rows(frame: &mut Frame<'_>, screen: &mut Screen, table: &Table, area: Rect) {
     }
     let end = (list.offset + list.page).min(table.rows.len());
     let visible = &table.rows[list.offset..end];
-    // By all rows, so that columns do not move while somebody scrolls.
+    // Computed from all rows, so that columns do not move during scrolling.
     let fitting = fit::columns(&table.columns, &table.rows, list.sort, area.width.into());
     let head = fitting.iter().map(|&(index, width)| {
         let column = &table.columns[index];
@@ -186,12 +186,12 @@ fn aligned(text: &str, width: usize, is_text: bool) -> Line<'static> {
     }
 }
 
-/// All columns of the selected row.
+/// Returns all columns of the selected row.
 fn fields(screen: &Screen, table: &Table, area: Rect) -> Vec<String> {
     let Some(row) = table.rows.get(screen.list().selected) else {
         return Vec::new();
     };
-    // The border, and the name of the column.
+    // Without the border, and the name of the column.
     let room = usize::from(area.width).saturating_sub(20).max(1);
     let mut lines = Vec::new();
     for (column, cell) in table.columns.iter().zip(row) {
@@ -203,7 +203,7 @@ fn fields(screen: &Screen, table: &Table, area: Rect) -> Vec<String> {
     lines
 }
 
-/// Lines in a box over the table.
+/// Draws lines in a box over the table.
 fn popup(frame: &mut Frame<'_>, area: Rect, title: &'static str, lines: Vec<String>) {
     let widest = lines.iter().map(|line| fit::width(line)).max().unwrap_or(0);
     let size = |wanted: usize, max: u16| u16::try_from(wanted).unwrap_or(max).min(max);

@@ -1,10 +1,10 @@
-//! Texts and columns that fit into a width. Widths are those of the characters on the screen.
+//! Fitting of texts and columns into a width. Widths are in columns of the terminal.
 
 use ratatui::text::Span;
 
 use super::super::table::{Cell, Column};
 
-/// The widths to which the most important column with texts, and the others, can always be cut.
+/// The minimum widths to which the most important text column, and the other ones, are cut.
 const MIN_FIRST: usize = 28;
 const MIN_TEXT: usize = 14;
 
@@ -35,7 +35,7 @@ pub(super) fn cut(text: &str, max: usize) -> String {
     shown
 }
 
-/// Breaks a text into at most `max` lines. What does not fit into the last is cut.
+/// Breaks a text into at most `max` lines. The last line is cut if it is too long.
 pub(super) fn wrap(text: &str, max_width: usize, max: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -53,7 +53,7 @@ pub(super) fn wrap(text: &str, max_width: usize, max: usize) -> Vec<String> {
     lines.iter().map(|line| cut(line, max_width)).collect()
 }
 
-/// The columns that there is room for, with their widths.
+/// Returns the columns that fit, with their widths.
 pub(super) fn columns(
     columns: &[Column],
     rows: &[Vec<Cell>],
@@ -63,7 +63,7 @@ pub(super) fn columns(
     let natural = |(index, column): (usize, &Column)| {
         let cells = rows.iter().filter_map(|row| row.get(index));
         let widest = cells.map(|cell| width(&cell.text)).max().unwrap_or(0);
-        // There is a place for the arrow.
+        // With room for the arrow.
         let arrow = usize::from(sort == Some(index));
         widest.max(column.head.len() + arrow)
     };

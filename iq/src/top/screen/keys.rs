@@ -1,17 +1,17 @@
-//! The keys.
+//! Handling of keys.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{Mode, Screen, View};
 
-/// The most characters of a filter.
+/// Maximum number of characters of a filter.
 const MAX_FILTER: usize = 100;
 
-/// What happens after a key.
+/// The action after a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::top) enum Next {
     Draw,
-    /// Draw everything, because other programs have written to the terminal.
+    /// Draw the whole screen, because other programs may have written to the terminal.
     Redraw,
     Quit,
     Interrupt,
@@ -114,7 +114,7 @@ impl Screen {
         list.selected = list.selected.saturating_add_signed(by).min(last);
     }
 
-    /// Sorts by the column that is `by` columns on.
+    /// Sorts by the column that is `by` columns after the current one.
     fn sort_by(&mut self, by: usize) {
         let list = self.list_mut();
         let Some(columns) = std::num::NonZeroUsize::new(list.columns) else {

@@ -1,4 +1,4 @@
-//! What the screen shows, and what keys change of it.
+//! The state of the screen, and its changes by keys.
 
 mod draw;
 mod fit;
@@ -16,14 +16,14 @@ use crate::live::Snapshot;
 /// The state of the screen.
 #[derive(Debug)]
 pub(super) struct Screen {
-    /// The target as the user has named it.
+    /// The target as given by the user.
     target: String,
     has_colours: bool,
-    /// The numbers that are shown.
+    /// The snapshot that is shown.
     shown: Snapshot,
-    /// The last numbers, while others are shown.
+    /// The latest snapshot, while an older one is shown.
     waiting: Option<Snapshot>,
-    /// Since when, and why, there are no new numbers.
+    /// The time at which readings began to fail, and the last reason.
     lost: Option<(Instant, String)>,
     view: View,
     lists: [List; View::ALL.len()],
@@ -32,11 +32,11 @@ pub(super) struct Screen {
     is_paused: bool,
 }
 
-/// What keys mean.
+/// The meaning of keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
     Browse,
-    /// They are the text of the filter.
+    /// Keys edit the filter.
     Filter,
     /// All columns of the selected row are shown.
     Row,
@@ -105,14 +105,14 @@ impl Screen {
         }
     }
 
-    /// Takes new numbers.
+    /// Takes a new snapshot.
     pub(super) fn update(&mut self, snapshot: Snapshot) {
         self.lost = None;
         self.waiting = Some(snapshot);
         self.show_waiting();
     }
 
-    /// Shows the last numbers, unless the screen is paused or somebody reads a row.
+    /// Shows the latest snapshot, unless the screen is paused or shows a single row.
     fn show_waiting(&mut self) {
         if !self.is_paused
             && self.mode != Mode::Row
@@ -122,13 +122,13 @@ impl Screen {
         }
     }
 
-    /// Takes note that the numbers could not be read.
+    /// Records that a reading has failed.
     pub(super) fn fail(&mut self, reason: String, now: Instant) {
         let since = self.lost.take().map_or(now, |(since, _)| since);
         self.lost = Some((since, reason));
     }
 
-    /// Returns `true` if the numbers are old.
+    /// Returns `true` if the last reading has failed.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.is_some()
     }
@@ -141,7 +141,7 @@ impl Screen {
         &mut self.lists[self.view as usize]
     }
 
-    /// The rows that are shown, in their order.
+    /// Returns the rows that are shown, in their order.
     fn table(&self) -> Table {
         let mut table = Table::of(self.view, &self.shown);
         if !self.filter.is_empty() {

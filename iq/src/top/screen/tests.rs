@@ -1,4 +1,4 @@
-//! Pictures of the screen, in memory.
+//! Drawings of the screen, in memory.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::*;
 
-/// A process with two methods, a failed call, two backends and a connection.
+/// Returns the snapshot of a process with three methods, a failed call, two backends and a
+/// connection.
 fn snapshot(rate: f64) -> Snapshot {
     let method = |name: &str, source: u64, rate: f64, errors: f64| {
         json!({
@@ -72,7 +73,7 @@ impl Fixture {
         }
     }
 
-    /// The lines of the screen.
+    /// Returns the lines of the screen.
     fn lines(&mut self) -> Vec<String> {
         let (screen, now) = (&mut self.screen, self.now);
         self.terminal
@@ -104,7 +105,7 @@ impl Fixture {
     }
 }
 
-/// The first words of the rows below the head of the table.
+/// Returns the first words of the rows below the head of the table.
 fn firsts(lines: &[String]) -> Vec<&str> {
     let rows = lines[5..23].iter().filter(|line| !line.is_empty());
     rows.map(|line| line.split_whitespace().next().unwrap())

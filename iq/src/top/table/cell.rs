@@ -1,4 +1,4 @@
-//! Cells: what is shown, and what is sorted by.
+//! Cells: the displayed text, and the value for sorting.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     pub(crate) text: String,
-    /// What is sorted by instead of the text.
+    /// The value for sorting; the text if there is none.
     number: Option<f64>,
     pub(crate) mark: Mark,
 }
 
-/// How a cell is shown.
+/// The highlighting of a cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mark {
     Plain,
@@ -31,7 +31,7 @@ impl Cell {
     pub(super) fn number(number: Option<f64>, shown: impl Fn(f64) -> String) -> Self {
         Self {
             text: number.map_or_else(|| "-".to_owned(), shown),
-            // What is not known is less than everything.
+            // Unknown values are sorted below all others.
             number: Some(number.unwrap_or(f64::NEG_INFINITY)),
             mark: Mark::Plain,
         }
@@ -62,7 +62,7 @@ impl Cell {
         Self::number(Some(bytes as f64), shown_bytes)
     }
 
-    /// The time between two moments.
+    /// Returns a cell with the time between two moments, in milliseconds.
     #[expect(clippy::cast_precision_loss, reason = "numbers are for people")]
     pub(super) fn since(now: u64, then: Option<u64>) -> Self {
         let passed = then.map(|then| now.saturating_sub(then) / 1000);
@@ -104,7 +104,7 @@ pub(crate) fn shown_latency(us: f64) -> String {
     match Duration::try_from_secs_f64(us / 1e6) {
         Ok(Duration::ZERO) => "0".to_owned(),
         Ok(time) => format!("{time:.1?}"),
-        // What a process sends may be no duration.
+        // A process may send a value that is not a duration.
         Err(_) => "-".to_owned(),
     }
 }

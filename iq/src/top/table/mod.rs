@@ -1,4 +1,4 @@
-//! Tables of the numbers, for the screen and for text.
+//! Tables of a snapshot, for the screen and for text.
 
 mod cell;
 
@@ -47,9 +47,10 @@ pub(crate) struct Table {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
     pub(crate) head: &'static str,
-    /// Texts begin on the left and can be cut, numbers do neither.
+    /// Set for texts, which are aligned to the left and can be cut. Numbers are aligned to the
+    /// right and not cut.
     pub(crate) is_text: bool,
-    /// Where there is no room, the columns with the highest rank are left out first.
+    /// If there is not enough room, the columns with the highest rank are left out first.
     pub(crate) rank: u8,
 }
 
@@ -110,17 +111,17 @@ impl Table {
         });
     }
 
-    /// The column that the rows are sorted by at first, the highest values first.
+    /// Returns the column by which rows are sorted initially, in descending order.
     pub(crate) fn first_sort(view: View) -> Option<usize> {
         match view {
             View::Methods => Some(2),
-            // The latest come first, and backends and connections are as the process lists them.
+            // The order of the process is kept: it lists the latest calls first.
             View::Calls | View::Backends | View::Connections => None,
         }
     }
 }
 
-/// The methods of a server that tells what Go's servers tell.
+/// Returns the methods of a server that reports only what Go servers report.
 fn paths(snapshot: &Snapshot) -> Table {
     let row = |method: &Method| {
         vec![
@@ -189,7 +190,7 @@ fn calls(snapshot: &Snapshot) -> Table {
         let phases = call.phases.iter();
         let phases = phases.map(|phase| format!("{} {}", phase.name, shown_us(phase.us)));
         let mark = match &*call.code {
-            // It was slow.
+            // A successful call is listed because it was slow.
             "OK" => Mark::Warning,
             code if is_error_name(code) => Mark::Problem,
             _ => Mark::Plain,
