@@ -1,5 +1,5 @@
-//! The access log: one line for each request, written by a thread of its own so that a slow disk or
-//! pipe does not stop requests.
+//! The access log: one line for each request, written by a separate thread so that a slow disk or
+//! pipe does not block requests.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -14,7 +14,7 @@ use hyper::{Method, Version};
 use iip_core::Printable;
 use serde_json::json;
 
-/// The number of lines that wait to be written.
+/// Maximum number of lines that are queued to be written.
 const QUEUE: usize = 8 * 1024;
 
 /// The form of the lines of an access log.
@@ -97,7 +97,7 @@ impl AccessLog {
         })
     }
 
-    /// Waits until the lines so far are written, at most for `limit`. It blocks the thread.
+    /// Waits, for at most `limit`, until the lines so far are written. Blocks the thread.
     pub(crate) fn flush(&self, limit: Duration) {
         let (done, written) = sync_channel(1);
         if self.lines.try_send(Item::Flush(done)).is_ok() {

@@ -1,4 +1,4 @@
-//! What a connection is doing: its requests, and the times that limits depend on.
+//! The activity of a connection: its requests, and the times for its limits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,22 +14,22 @@ pub(crate) struct Activity(Mutex<State>);
 pub(crate) struct State {
     /// Number of requests that are being handled.
     pub(crate) running: usize,
-    /// Number of requests that have begun, and of those that were cancelled and not.
+    /// Numbers of requests that have begun, that were cancelled, and that were completed.
     pub(crate) begun: u64,
     pub(crate) cancelled: u64,
     pub(crate) completed: u64,
     /// The end of the last request, or the last byte of a reply that had to wait.
     pub(crate) last: Instant,
     pub(crate) fault: Option<(u64, Fault)>,
-    /// The time at which the head that is incomplete began.
+    /// The time at which an incomplete head began.
     pub(crate) head_since: Option<Instant>,
-    /// The last request has arrived completely, and nothing of the next one.
+    /// Set if the last request has arrived completely, and nothing of the next one.
     pub(crate) is_between: bool,
     /// The time since which the peer has accepted no byte.
     pub(crate) write_since: Option<Instant>,
     /// The last progress of each reply that is being sent.
     pub(crate) sending: Vec<Option<Instant>>,
-    /// The connection must end, for this reason.
+    /// The reason why the connection must end.
     pub(crate) ended: Option<&'static str>,
 }
 
@@ -55,7 +55,7 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request; returns what is wrong with its head.
+    /// Counts a request. Returns the fault in its head, if there is one.
     pub(crate) fn begin(self: &Arc<Self>, max_resets: u64) -> (RunningRequest, Option<Fault>) {
         let mut state = self.lock();
         state.running += 1;
@@ -79,12 +79,12 @@ pub(crate) struct RunningRequest {
     activity: Arc<Activity>,
     max_resets: u64,
     has_reply: bool,
-    /// Its place among the replies that are being sent, if it waits for the client.
+    /// The index of its reply among those that are being sent, if it waits for the client.
     sending: Option<usize>,
 }
 
 impl RunningRequest {
-    /// Takes note that there is a reply, or that a part of it was passed on.
+    /// Records that there is a reply, or that a part of it was sent.
     pub(crate) fn progress(&mut self) {
         let mut state = self.activity.lock();
         let place = self.sending.unwrap_or_else(|| {
@@ -101,7 +101,7 @@ impl RunningRequest {
         }
     }
 
-    /// Takes note that the client has all of the reply that there is so far.
+    /// Records that the client has received all of the reply so far.
     pub(crate) fn rest(&mut self) {
         if let Some(place) = self.sending.take()
             && let Some(sending) = self.activity.lock().sending.get_mut(place)

@@ -10,30 +10,30 @@ use hyper::body::{Body, Frame, SizeHint};
 use crate::activity::RunningRequest;
 use crate::record::Record;
 
-/// The size of the parts in which a reply is passed on, so that HTTP/2 does not buffer all of it.
+/// The size of the parts in which a reply is sent, so that HTTP/2 does not buffer all of it.
 const PART_BYTES: usize = 64 << 10;
 
 /// The body of a reply.
 #[derive(Default)]
 pub(crate) struct ReplyBody {
     rest: Bytes,
-    /// The parts that follow, if the body is made while it is sent.
+    /// The parts that follow, if the body is produced while it is sent.
     stream: Option<Box<dyn BodyStream>>,
-    /// The request runs until its reply is sent.
+    /// Keeps the request counted as running until its reply is sent.
     running: Option<RunningRequest>,
     /// The record of a stream, which is written when the stream has ended.
     record: Option<Box<Record>>,
 }
 
-/// A body that is made while it is sent. Dropping it ends what makes it.
+/// A body that is produced while it is sent. Dropping it cancels its source.
 pub(crate) trait BodyStream: Send {
-    /// Returns the next part; `None` once there are no more. It is asked only when the client takes
-    /// a part. After an error, nothing more is asked for.
+    /// Returns the next part; `None` after the last one. It is called only when the client can
+    /// receive a part, and not after an error.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>>;
 }
 
-/// The end of a body before it is complete. The client sees that it is not complete: the connection
-/// is closed, or the stream of HTTP/2 is reset.
+/// The abort of an incomplete body. The client notices it: the connection is closed, or the HTTP/2
+/// stream is reset.
 #[derive(Debug, thiserror::Error)]
 #[error("a reply was cut off: {cause}")]
 pub(crate) struct Cut {
@@ -61,7 +61,7 @@ impl ReplyBody {
         Self::begun(Bytes::new(), stream)
     }
 
-    /// A body of `begun` followed by the parts of `stream`.
+    /// Creates a body of `begun`, followed by the parts of `stream`.
     pub(crate) fn begun(begun: Bytes, stream: impl BodyStream + 'static) -> Self {
         Self {
             rest: begun,
@@ -89,7 +89,7 @@ impl ReplyBody {
         if let Some(running) = &mut self.running {
             match &part {
                 Poll::Ready(_) => running.progress(),
-                // The client takes what there is.
+                // The client has received all parts so far.
                 Poll::Pending => running.rest(),
             }
         }
@@ -154,7 +154,7 @@ impl Body for ReplyBody {
     }
 }
 
-/// Parts that are joined. A single one is not copied.
+/// Parts that are joined. A single part is not copied.
 #[derive(Default)]
 pub(crate) struct Joined {
     /// The only part so far.

@@ -9,24 +9,24 @@ use crate::limits::Limits;
 use crate::networks::IpNetwork;
 use crate::route::{Route, Router};
 
-/// The error of a gateway that cannot work as it is configured.
+/// The error of an invalid configuration of a gateway.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A limit cannot work.
+    /// A limit is invalid.
     #[error("option {option}: {reason}")]
     Limit {
         /// The option of [`Limits`].
         option: &'static str,
-        /// The reason why it cannot work.
+        /// The reason why it is invalid.
         reason: String,
     },
-    /// A group cannot work.
+    /// A group is invalid.
     #[error("group `{group}`: {reason}")]
     Group {
         /// The name of the group.
         group: String,
-        /// The reason why it cannot work.
+        /// The reason why it is invalid.
         reason: String,
     },
     /// A route names a group that does not exist.
@@ -62,7 +62,7 @@ pub struct GatewayBuilder {
 }
 
 impl GatewayBuilder {
-    /// Adds a group of backends. Another one of the same name is replaced.
+    /// Adds a group of backends. Replaces another group of the same name.
     #[must_use]
     pub fn group(mut self, name: impl Into<Arc<str>>, group: Group) -> Self {
         let name = name.into();
@@ -85,8 +85,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Believes `X-Forwarded-*`, `X-Real-IP` and `Forwarded` of clients in this network. Default:
-    /// of none; these headers are then removed.
+    /// Trusts `X-Forwarded-*`, `X-Real-IP` and `Forwarded` from clients in this network. Default:
+    /// from no client; these headers are then removed.
     #[must_use]
     pub fn trust(mut self, network: IpNetwork) -> Self {
         self.trusted.push(network);
@@ -94,7 +94,7 @@ impl GatewayBuilder {
     }
 
     /// Sends `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` to backends. Default:
-    /// no, as Go's adapter does not.
+    /// no, as in Go's adapter.
     #[must_use]
     pub fn add_forwarded(mut self, adds: bool) -> Self {
         self.adds_forwarded = adds;

@@ -30,34 +30,33 @@ use crate::runtime::begin_request;
 use crate::scan::Scanner;
 use crate::service::{App, Service};
 
-/// The buffer of a connection of HTTP/1, if the limit of heads is not larger.
+/// Size of the buffer of an HTTP/1 connection, unless the limit for heads is larger.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// The windows of HTTP/2 for the bodies of requests: of a stream, and of a connection.
+/// The HTTP/2 windows for the bodies of requests, of a stream and of a connection.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 512 << 10;
 
-/// The time without a frame after which a client of HTTP/2 with open streams is asked for a sign
-/// of life.
+/// The time without a frame after which an HTTP/2 client with open streams is pinged.
 const PING_AFTER: Duration = Duration::from_secs(30);
 
-/// A connection: where it comes from, what handles its requests, and the limits that were in force
-/// when it was accepted.
+/// A connection: its origin, the handler of its requests, and the limits that were in force when it
+/// was accepted.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) peer: Peer,
     pub(crate) limits: Arc<Limits>,
     pub(crate) drain: Drain,
     pub(crate) app: App,
-    /// Held until the connection ends, unless others count it.
+    /// Held until the connection ends. `None` if the connection is counted elsewhere.
     #[expect(dead_code, reason = "dropping it gives the place back")]
     pub(crate) place: Option<Place>,
 }
 
-/// The outcome of a connection of HTTP/1.
+/// The outcome of serving an HTTP/1 connection.
 enum End {
     Closed,
-    /// It is idle: the stream, and bytes that have arrived in the meantime.
+    /// The connection is idle: contains its stream, and bytes that have arrived in the meantime.
     Parked(IoStream, Bytes),
 }
 
@@ -91,7 +90,7 @@ pub(crate) async fn run(mut io: IoStream, mut origin: Origin, options: Arc<Liste
     }
 }
 
-/// Performs the handshake of TLS.
+/// Performs the TLS handshake.
 #[cfg(feature = "tls")]
 async fn encrypted(
     io: IoStream,
@@ -113,8 +112,8 @@ async fn encrypted(
 
 /// Serves requests until the connection ends. `first` was read from it before.
 ///
-/// A connection that is idle has only this future. What hyper needs is allocated once there is a
-/// request, and released when there was none for a while.
+/// An idle connection consists only of this future. The memory of hyper is allocated once there is
+/// a request, and released when there was none for a while.
 pub(crate) async fn serve(
     mut io: IoStream,
     mut protocol: Protocol,
@@ -146,8 +145,8 @@ fn log_stranger(protocol: Protocol, origin: &Origin) {
     tracing::debug!(?protocol, ?peer, "a client does not speak HTTP");
 }
 
-/// Waits until the bytes after `arrived` tell the protocol. `None` if they do not arrive in time,
-/// or the connection is to end.
+/// Waits until the bytes after `arrived` identify the protocol. `None` if they do not arrive in
+/// time, or the connection must end.
 async fn first_bytes(
     io: &mut IoStream,
     arrived: Bytes,
@@ -264,7 +263,7 @@ fn log_end(error: &hyper::Error, origin: &Origin) {
     tracing::debug!(%error, cause, peer = ?origin.peer.addr, "a connection of a client failed");
 }
 
-/// The service of a connection for hyper.
+/// Returns the service of a connection for hyper.
 fn requests(
     origin: &Origin,
     activity: Arc<Activity>,
@@ -284,14 +283,14 @@ fn requests(
     })
 }
 
-/// An order to a connection that is to end.
+/// A request to a connection to end.
 enum Order {
     Drain,
     Close,
 }
 
-/// The orders for one connection. It is polled with the connection, but costs almost nothing until
-/// the connection is to end.
+/// The requests to end for one connection. It is polled with the connection, but costs almost
+/// nothing until the connection must end.
 struct Signal {
     drain: Drain,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,

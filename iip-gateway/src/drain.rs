@@ -1,5 +1,5 @@
-//! The end of a gateway: its listeners and connections learn of it, and it learns when they have
-//! ended. Connections on the port of an IIP server learn of theirs from the server.
+//! Shutdown of a gateway: its listeners and connections are notified, and it waits until they have
+//! ended. Connections on the port of an IIP server are notified by the server.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use tokio::time::timeout;
 pub(crate) enum Phase {
     /// They serve.
     Serving,
-    /// They end once their requests have their replies.
+    /// They end once their requests are replied to.
     Draining,
     /// They end now.
     Closing,
 }
 
-/// The side of the gateway.
+/// The sending half, for the gateway.
 #[derive(Debug)]
 pub(crate) struct Drainer(watch::Sender<Phase>);
 
@@ -48,11 +48,11 @@ impl Drainer {
     }
 }
 
-/// The side of a listener or connection. The gateway waits until all are dropped.
+/// The receiving half, for a listener or connection. The gateway waits until all are dropped.
 #[derive(Clone, Debug)]
 pub(crate) enum Drain {
     Gateway(watch::Receiver<Phase>),
-    /// The server drops what has not ended in time.
+    /// The server drops connections that have not ended in time.
     Server(DrainSignal),
 }
 
@@ -88,7 +88,7 @@ impl Drain {
 }
 
 async fn reached(current: &mut watch::Receiver<Phase>, phase: Phase) {
-    // The sender lives as long as the gateway; without it, nothing is announced any more.
+    // The sender lives as long as the gateway; without it, no change can follow.
     if current.wait_for(|&now| now >= phase).await.is_err() {
         std::future::pending().await
     }

@@ -27,7 +27,7 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Removes headers that are not for backends, and adds those that say who the client is.
+    /// Removes headers that are not for backends, and adds those that identify the client.
     pub(crate) fn clean_headers(&mut self, adds_forwarded: bool) {
         let (peer, headers) = (self.peer, &mut self.parts.headers);
         request::remove_hop_by_hop(headers, peer.is_trusted);

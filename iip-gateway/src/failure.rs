@@ -18,12 +18,12 @@ use crate::body::ReplyBody;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Statuses {
-    /// Those of HTTP, with a body of type `application/problem+json`.
+    /// Specific HTTP statuses, with a body of type `application/problem+json`.
     #[default]
     Http,
-    /// Those of Go's HTTP adapter, with an empty body: 501 if there is no route, 500 if a backend
-    /// has failed or timed out. Requests that Go's adapter would not have refused get the statuses
-    /// of HTTP.
+    /// The statuses of Go's HTTP adapter, with an empty body: 501 if there is no route, 500 if a
+    /// backend has failed or timed out. Requests that Go's adapter would not have rejected get the
+    /// same statuses as with [`Http`](Self::Http).
     Go,
 }
 
@@ -39,22 +39,22 @@ pub(crate) enum Executed {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Failure {
     pub(crate) status: StatusCode,
-    /// The name of the status code of gRPC.
+    /// The name of the gRPC status code.
     pub(crate) code: &'static str,
     pub(crate) detail: Cow<'static, str>,
     pub(crate) executed: Executed,
     pub(crate) retry_after: Option<Duration>,
-    /// Parts that most failures do not have.
+    /// Fields that most failures do not have.
     pub(crate) more: Option<Box<More>>,
-    /// Nothing more is read from a connection of HTTP/1.
+    /// Set if nothing more is read from an HTTP/1 connection.
     pub(crate) closes: bool,
-    /// The cause with internal addresses, which is not sent.
+    /// The cause, with internal addresses; it is not sent to clients.
     pub(crate) cause: Option<String>,
     /// The status of Go's adapter.
     pub(crate) go: Option<StatusCode>,
 }
 
-/// Parts that most failures do not have.
+/// Fields that most failures do not have.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct More {
     /// The typed error of a method.
@@ -82,12 +82,12 @@ impl Failure {
         }
     }
 
-    /// Refuses a malformed request; its connection ends.
+    /// Rejects a malformed request; its connection ends.
     pub(crate) fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::refused(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", detail)
     }
 
-    /// Refuses a request whose body may not have been read; its connection ends.
+    /// Rejects a request whose body may not have been read; its connection ends.
     pub(crate) fn refused(
         status: StatusCode,
         code: &'static str,
@@ -98,7 +98,7 @@ impl Failure {
         failure
     }
 
-    /// Refuses a request that was read to its end.
+    /// Rejects a request that was read to its end.
     pub(crate) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", detail)
     }
@@ -117,7 +117,7 @@ impl Failure {
         failure
     }
 
-    /// The failure of a call in the gateway or on the way to the backend.
+    /// Returns the failure for the error of a call, in the gateway or on the way to the backend.
     pub(crate) fn of_call(error: &CallError) -> Self {
         let (status, code, detail) = match error.kind() {
             CallErrorKind::Timeout => (
@@ -174,8 +174,8 @@ impl Failure {
         failure
     }
 
-    /// The failure of a typed call. The text of a failure on the way to the backend may have
-    /// addresses, so only that of the backend itself is sent.
+    /// Returns the failure for the status of a typed call. Only texts from the backend itself are
+    /// sent to the client: the text of a failure on the way to the backend may contain addresses.
     pub(crate) fn of_status(status: &Status) -> Self {
         let error = status.cause().and_then(|cause| cause.downcast_ref());
         let mut failure = match error {
@@ -197,7 +197,7 @@ impl Failure {
         failure
     }
 
-    /// A method's own error, as JSON. The variant may have a status.
+    /// Returns the failure for a method's own error, as JSON. The variant may have an HTTP status.
     pub(crate) fn of_method(error: Value, variant: Option<&Variant>) -> Self {
         let detail = match variant {
             Some(variant) => format!("the method failed with its error {}", variant.name),
@@ -214,7 +214,7 @@ impl Failure {
         failure
     }
 
-    /// The parts that most failures do not have.
+    /// Returns the fields that most failures do not have.
     pub(crate) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }
@@ -225,9 +225,9 @@ impl Failure {
         self
     }
 
-    /// The failure that a reply of a backend of this project contains: an in-band error of IIP, or
-    /// the status of a typed method in plain mode. Sources: wire.md, plain mode; recordings
-    /// `unknown_path`, `handler_error`.
+    /// Returns the failure that a reply of a backend of this project contains: an in-band IIP
+    /// error, or the status of a typed method in plain mode. Sources: wire.md, plain mode;
+    /// recordings `unknown_path`, `handler_error`.
     pub(crate) fn of_reply(reply: &[u8]) -> Option<Self> {
         // The most common replies are recognized without parsing.
         if !reply.starts_with(b"{\"code\":") || reply.starts_with(b"{\"code\":0") {
@@ -300,7 +300,7 @@ impl Failure {
         response
     }
 
-    /// The object of `application/problem+json`.
+    /// Returns the object of `application/problem+json`.
     pub(crate) fn problem(&self) -> Value {
         let executed = match self.executed {
             Executed::No => "no",
@@ -331,7 +331,7 @@ impl Failure {
     }
 }
 
-/// The status of HTTP for a code of gRPC, or an in-band code of IIP, and the name of the code.
+/// Returns the HTTP status for a gRPC code or an in-band IIP code, and the name of the code.
 fn status_of(code: i64) -> Option<(StatusCode, &'static str)> {
     let code = match code {
         1..=16 => usize::try_from(code).ok()?,

@@ -16,7 +16,7 @@ use crate::places::Places;
 use crate::request_body::Buffered;
 use crate::worker::{Live, Worker, Workers};
 
-/// The time that the access log has for its last lines when the gateway ends.
+/// Maximum time for writing the last lines of the access log when the gateway ends.
 const LOG_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Gateway {
     ///
     /// # Errors
     ///
-    /// Fails if a setting of a group cannot work, or TLS of the listener cannot.
+    /// Fails if a setting of a group, or the TLS configuration of the listener, is invalid.
     ///
     /// # Panics
     ///
@@ -109,7 +109,7 @@ impl Gateway {
     ///
     /// # Errors
     ///
-    /// See [`serve`](Self::serve). Then none is served.
+    /// See [`serve`](Self::serve). After an error, no listener is served.
     ///
     /// # Panics
     ///
@@ -142,15 +142,15 @@ impl Gateway {
     }
 
     /// Replaces the configuration: groups, routes, limits and everything else of the builder.
-    /// Requests that begin afterwards use it, also on connections that exist. Groups that have not
-    /// changed keep their connections to backends; those that are no longer used are closed once
-    /// their calls are replied.
+    /// Requests that begin afterwards use it, also on existing connections. Unchanged groups keep
+    /// their connections to backends; connections that are no longer used are closed once their
+    /// calls have ended.
     ///
-    /// Everything is built before anything is replaced.
+    /// The new configuration is built completely before the old one is replaced.
     ///
     /// # Errors
     ///
-    /// Fails with the first setting that cannot work. The gateway continues as before.
+    /// Fails with the first invalid setting. The gateway then continues with the old configuration.
     pub fn replace(&self, builder: GatewayBuilder) -> Result<(), BuildError> {
         let config = Arc::new(builder.checked()?);
         let workers = self.shared.workers.lock();
@@ -187,13 +187,13 @@ impl Gateway {
         self.shared.places.count()
     }
 
-    /// Stops to accept connections, closes those without a request, and waits until the others have
-    /// their replies, at the latest for `limit`. Then the rest is closed. Returns `true` if all
-    /// requests had their replies.
+    /// Stops accepting connections, closes those without a request, and waits for at most `limit`
+    /// until the other requests are replied to. Then closes the remaining connections. Returns
+    /// `true` if all requests were replied to.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the gateway still ends once all requests have their replies.
+    /// If the future is dropped, the gateway still ends once all requests are replied to.
     pub async fn shutdown(&self, limit: Duration) -> bool {
         let ended = self.shared.drainer.drain_within(limit).await;
         if let Some(log) = self.shared.current.load().access_log.clone() {
@@ -208,13 +208,13 @@ impl GatewayBuilder {
     ///
     /// # Errors
     ///
-    /// Fails with the first setting that cannot work.
+    /// Fails with the first invalid setting.
     pub fn build(self) -> Result<Gateway, BuildError> {
         Ok(Gateway::new(self.checked()?))
     }
 
     /// Builds the gateway and serves an address in the current runtime, see [`Gateway::bind`].
-    /// Returns the address too.
+    /// Returns the gateway and the address.
     ///
     /// # Errors
     ///

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 use crate::typed::{Api, TypedOptions};
 
-/// The number of requests after which a group looks again at what its backends are.
+/// The number of requests after which a group detects the dialect of its backends again.
 const LOOK_AGAIN: u32 = 1024;
 
-/// Maximum size of the replies of a connection that clients have not taken yet.
+/// Maximum size of the replies of a connection that clients have not received yet.
 const REPLY_BYTES: usize = 256 << 20;
 
 /// The dialect that the backends of a group understand.
@@ -32,7 +32,7 @@ pub enum Dialect {
     /// Detected for each connection: servers of this project reply to a hello, Go servers do not.
     #[default]
     Auto,
-    /// Requests and replies are those of Go's HTTP adapter, without a hello.
+    /// Requests and replies of Go's HTTP adapter, without a hello.
     Go,
 }
 
@@ -47,9 +47,9 @@ type Configure = dyn Fn(ClientBuilder) -> Result<Client, CallError> + Send + Syn
 
 /// A group of backends that serve the same paths.
 ///
-/// Each worker of a gateway has its own connections to them: as many as the runtimes that it serves
-/// in. Defaults: requests are passed on; one connection per backend, calls to the backend with the
-/// fewest calls in flight, 10 s.
+/// Each worker of a gateway, one per runtime in which it serves, has its own connections to them.
+/// Defaults: requests are passed on; one connection per backend; the backend with the fewest calls
+/// in flight is picked; timeout of 10 s.
 ///
 /// ```
 /// use std::time::Duration;
@@ -61,7 +61,7 @@ type Configure = dyn Fn(ClientBuilder) -> Result<Client, CallError> + Send + Syn
 #[derive(Clone)]
 pub struct Group {
     target: String,
-    /// `None`: the default of the kind of the group.
+    /// `None` for the default of the kind of the group.
     policy: Option<Policy>,
     connections: usize,
     timeout: Duration,
@@ -114,16 +114,16 @@ impl Group {
         self
     }
 
-    /// Passes on requests for paths under `/sys/`, which belong to the protocol: statistics, health,
-    /// descriptions, and `/sys/drain`. The backends see the gateway as their peer, and let it do what
-    /// they let it do. Default: no; such requests get status 404.
+    /// Passes on requests for paths under `/sys/`, which belong to the protocol: statistics,
+    /// health, descriptions, and `/sys/drain`. To the backends, the gateway is the peer, so its
+    /// permissions apply to all clients. Default: no; such requests get status 404.
     #[must_use]
     pub fn reserved_paths(mut self, passes: bool) -> Self {
         self.reserved_paths = passes;
         self
     }
 
-    /// Sets the timeout of a call, connecting included. Default: 10 s. Beyond it, a client gets
+    /// Sets the timeout of a call, including connecting. Default: 10 s. After it, the client gets
     /// status 504. Receiving the body of the request does not count.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -138,8 +138,8 @@ impl Group {
         self
     }
 
-    /// Sets what the backends understand. Default: [`Dialect::Auto`]. A group has backends of one
-    /// kind only.
+    /// Sets the dialect of the backends. Default: [`Dialect::Auto`]. All backends of a group must
+    /// have the same one.
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;
@@ -154,8 +154,8 @@ impl Group {
         self
     }
 
-    /// Makes the value of a header the key of policies that hash. Requests without it have none. A
-    /// name that no header can have never occurs.
+    /// Makes the value of a header the key of policies that hash. Requests without the header have
+    /// no key. A name that is not valid for headers never matches.
     #[must_use]
     pub fn hash_header(mut self, name: &str) -> Self {
         self.hash_key = name.parse().ok().map(HashKey::Header);
@@ -170,8 +170,8 @@ impl Group {
         self
     }
 
-    /// Creates the clients of the group by a function, instead of from its target: for a source of
-    /// backends of the application, or options that are not here. It gets a builder with the
+    /// Creates the clients of the group with a function, instead of from its target: for a custom
+    /// source of backends, or for other client options. The function gets a builder with the
     /// options of the group, and is called once for each worker; it should not connect yet
     /// ([`ClientBuilder::discover_lazy`]).
     #[must_use]
@@ -194,8 +194,8 @@ impl Group {
 
     /// Creates the client for a worker. It connects with its first call.
     fn client(&self) -> Result<Client, String> {
-        // Messages keep their default limit: the gateway has its own for bodies, and a Go server
-        // may send 16 MiB.
+        // Messages keep their default limit: the gateway has its own limit for bodies, and a Go
+        // server may send 16 MiB.
         let limits = Limits::default().max_buffered_bytes(REPLY_BYTES);
         let mut builder = Client::builder().timeout(self.timeout).limits(limits);
         if self.dialect == Dialect::Auto {
@@ -237,7 +237,7 @@ impl Group {
             let etcd = iip_discovery_etcd::Etcd::builder().target(&target).build();
             return match etcd {
                 Ok(etcd) => builder.discover_lazy(etcd),
-                // The error of the target without its source explains the mistake.
+                // The error of the target explains the mistake without its source.
                 Err(_) => builder.connect_lazy(target),
             };
         }
@@ -256,7 +256,7 @@ impl Group {
         }
     }
 
-    /// Returns `true` if clients of the other group are as good as those of this one.
+    /// Returns `true` if this group can use the clients of the other one.
     pub(crate) fn connects_like(&self, other: &Self) -> bool {
         #[cfg(feature = "tls")]
         if self.tls.is_some() || other.tls.is_some() {
@@ -282,7 +282,7 @@ impl Group {
             && settings(self) == settings(other)
     }
 
-    /// Returns the first option that cannot work.
+    /// Returns the first invalid option.
     pub(crate) fn check(&self) -> Result<(), String> {
         match &self.typed {
             None => self.client().map(drop),
@@ -319,7 +319,7 @@ pub(crate) enum Backends {
 }
 
 impl Backends {
-    /// Makes the client of a group, or takes that of `before` if it needs no change.
+    /// Creates the client of a group, or reuses that of `before` if its settings are unchanged.
     pub(crate) fn new(group: &Group, before: Option<&Self>) -> Result<Self, String> {
         let before = before.filter(|before| before.group().connects_like(group));
         Ok(match (&group.typed, before) {
@@ -365,8 +365,8 @@ pub(crate) struct TypedBackends {
 pub(crate) struct RawBackends {
     pub(crate) client: Client,
     pub(crate) group: Group,
-    /// Number of requests left until the next look; the highest bit is set if the backends reply to
-    /// hellos.
+    /// Number of requests left until the next detection; the highest bit is set if the backends
+    /// reply to hellos.
     look: AtomicU32,
 }
 
@@ -381,8 +381,8 @@ impl RawBackends {
         }
     }
 
-    /// Returns `true` if the backends are servers of this project. Waits for a connection if it
-    /// is not known yet; without one, the answer does not matter.
+    /// Returns `true` if the backends are servers of this project. Waits for a connection if this
+    /// is not known yet. Without a connection, the result does not matter.
     pub(crate) async fn are_ours(&self) -> bool {
         if self.group.dialect == Dialect::Go {
             return false;

@@ -1,5 +1,5 @@
-//! The headers of a request as Go's HTTP adapter sends them to its backends: base64 of a JSON
-//! object with a list of values for each name. Pure.
+//! The headers of a request in the form in which Go's HTTP adapter sends them to its backends:
+//! base64 of a JSON object with a list of values for each name. Pure.
 
 use std::fmt::Write;
 
@@ -40,7 +40,7 @@ pub(crate) fn append_packed(
     URL_SAFE.encode_string(&json, path);
 }
 
-/// Appends the cookies as one value: clients of HTTP/2 may split them. Source: RFC 9113, 8.2.3.
+/// Appends the cookies as one value: HTTP/2 clients may split them. Source: RFC 9113, 8.2.3.
 fn append_cookies(headers: &HeaderMap, json: &mut Vec<u8>) {
     json.push(b'"');
     for (index, value) in headers.get_all(hyper::header::COOKIE).iter().enumerate() {
@@ -76,7 +76,7 @@ fn append_escaped(value: &[u8], json: &mut Vec<u8>) {
                 '\t' => json.extend_from_slice(b"\\t"),
                 '\0'..' ' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
                     let mut escape = String::new();
-                    // Writing to a text cannot fail.
+                    // Writing to a `String` cannot fail.
                     let _ = write!(escape, "\\u{:04x}", u32::from(c));
                     json.extend_from_slice(escape.as_bytes());
                 }

@@ -1,7 +1,7 @@
-//! The byte stream of a connection of HTTP, and the time limits that hyper does not have.
+//! The byte stream of an HTTP connection, and the time limits that hyper does not have.
 //!
-//! The stream takes note of what happens. The [`Watch`] is polled with the connection, because
-//! hyper does not read again after each reply.
+//! The stream records its activity. The [`Watch`] is polled with the connection, because hyper does
+//! not read again after each reply.
 
 use std::io;
 use std::pin::Pin;
@@ -18,9 +18,8 @@ use crate::activity::{Activity, State};
 use crate::limits::Limits;
 use crate::scan::Scanner;
 
-/// The time and the number of bytes for which a connection stays open after a request that has not
-/// been read to its end, so that the client reads its reply before it learns that the connection is
-/// closed.
+/// The time and the number of bytes for which a connection stays open after a request that was not
+/// read to its end, so that the client can read the reply before the connection is closed.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
@@ -36,13 +35,13 @@ enum Wait {
 /// The action that a connection must take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// It has been idle for long enough to release its buffers.
+    /// Release the buffers, because the connection was idle for long enough.
     Park,
-    /// It ends, for this reason.
+    /// End the connection, for this reason.
     End(&'static str),
 }
 
-/// The times of one connection.
+/// The time limits of a connection.
 #[derive(Debug)]
 pub(crate) struct Watch {
     activity: Arc<Activity>,
@@ -50,14 +49,14 @@ pub(crate) struct Watch {
     head: Duration,
     idle: Duration,
     write: Duration,
-    /// None: the connection is never parked.
+    /// `None` if the connection is never parked.
     park: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watch {
     pub(crate) fn new(limits: &Limits, is_http1: bool, activity: Arc<Activity>) -> Self {
-        // A connection that would end anyway is not parked before.
+        // A connection that would end soon anyway is not parked.
         let parks = is_http1 && limits.park_after < limits.idle_timeout;
         Self {
             activity,
@@ -80,7 +79,7 @@ impl Watch {
             .map(|since| (Wait::Head, since + self.head));
         let idle = Some((Wait::Idle, state.last + self.idle));
         let read = if state.running > 0 {
-            // A window of HTTP/2 that the client does not open blocks no write.
+            // An HTTP/2 window that the client does not open blocks no write.
             let oldest = state.sending.iter().flatten().min();
             let oldest = oldest.filter(|_| !self.is_http1);
             oldest.map(|oldest| (Wait::Write, *oldest + self.write))
@@ -103,7 +102,7 @@ impl Watch {
         }
     }
 
-    /// Returns a verdict if a time limit has passed; otherwise the task is woken when one may have.
+    /// Returns a verdict if a time limit has passed. Otherwise, wakes the task when one may have.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Verdict> {
         loop {
             let (wait, at) = {
@@ -113,7 +112,7 @@ impl Watch {
                 }
                 self.wait(&state)?
             };
-            // A timer that is due earlier stays: it costs one more check.
+            // A timer that expires earlier is kept: it costs only one more check.
             let timer = match &mut self.timer {
                 Some(timer) if timer.deadline() <= at => timer,
                 Some(timer) => {
@@ -143,7 +142,7 @@ impl Watch {
     }
 }
 
-/// A byte stream that takes note of what happens.
+/// A byte stream that records its activity.
 #[derive(Debug)]
 pub(crate) struct WatchedIo {
     io: IoStream,
@@ -156,7 +155,7 @@ pub(crate) struct WatchedIo {
     linger: Option<Linger>,
 }
 
-/// The end of a connection whose client may still send.
+/// The delayed end of a connection whose client may still send.
 #[derive(Debug)]
 struct Linger {
     timer: Pin<Box<Sleep>>,
@@ -164,7 +163,7 @@ struct Linger {
 }
 
 impl WatchedIo {
-    /// `first` are bytes that were read from `io` before.
+    /// Creates a stream; `first` are bytes that were already read from `io`.
     pub(crate) fn new(
         io: IoStream,
         first: Bytes,
@@ -185,7 +184,7 @@ impl WatchedIo {
         self.io
     }
 
-    /// Takes note of bytes that arrived.
+    /// Records bytes that have arrived.
     fn arrived(&mut self, bytes: &[u8]) {
         let Some(scanner) = &mut self.scanner else {
             return;

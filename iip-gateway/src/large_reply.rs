@@ -10,10 +10,11 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::body::{BodyStream, Cut, Joined};
 
-/// The size from which a reply is passed on before its end.
+/// Size at which a reply is passed on before its end, in bytes.
 const COLLECTED_BYTES: usize = 64 << 10;
 
-/// The time that a call may last once its reply is passed on: a client takes what it needs.
+/// Timeout of a call once its reply is being passed on: practically none, because clients may be
+/// slow.
 const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
 
 /// Receives a reply to its end, or the beginning of a larger one.
@@ -32,7 +33,7 @@ pub(crate) struct LargeReply {
     reply: ReplyParts,
     /// The maximum time until the next part arrives.
     timeout: Duration,
-    /// Runs while this waits for the backend.
+    /// Set while this waits for the backend.
     timer: Option<Pin<Box<Sleep>>>,
 }
 

@@ -1,10 +1,11 @@
 //! A gateway from HTTP/1.1 and HTTP/2 to IIP servers, as a library and as the program
 //! `iip-gateway`.
 //!
-//! It does what Go's HTTP adapter does, byte for byte toward the backends: a request becomes a call
+//! Toward the backends, it behaves like Go's HTTP adapter, byte for byte: a request becomes a call
 //! of the same path, with the headers in the parameter `__http_hdr__`. Unlike the adapter, it
-//! refuses what is ambiguous, limits what clients may take, and reports failures by statuses of
-//! HTTP. `docs/gateway.md` in the repository describes it, and the configuration of the program.
+//! rejects ambiguous requests, limits the resources of clients, and reports failures with specific
+//! HTTP statuses. `docs/gateway.md` in the repository describes it, and the configuration of the
+//! program.
 //!
 //! A group with [`Group::typed`] serves typed services instead: it calls their methods with JSON,
 //! see [`TypedOptions`].
@@ -38,7 +39,7 @@
 //! | `etcd` | no | targets such as `etcd://10.0.0.1:2379/services/users` |
 //! | `tls` | yes | TLS from clients, and to backends |
 
-// How a request passes:
+// The path of a request through the modules:
 //
 //   accept ─▶ connection: first bytes, TLS, hyper on WatchedIo (io, scan)
 //   http   ─▶      └─▶ service: checks (request), failure

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// Limits of a gateway toward its clients: numbers, sizes and times. The defaults suit a gateway
-/// that is reachable by anyone.
+/// Limits of a gateway toward its clients: numbers, sizes and times. The defaults are suitable for
+/// a public gateway.
 ///
-/// A reload applies changed limits to connections that are accepted afterwards, and the sizes of
-/// bodies to each further request.
+/// After a reload, changed limits apply to connections that are accepted afterwards; the sizes of
+/// bodies apply to every further request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub(crate) max_connections: usize,
@@ -55,16 +55,16 @@ impl Limits {
         Self::default()
     }
 
-    /// Sets the maximum number of connections of all listeners. Further ones are closed at once.
-    /// Default: 20,000; at least 1.
+    /// Sets the maximum number of connections of all listeners together. Further ones are closed at
+    /// once. Default: 20,000; at least 1.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Sets the maximum number of connections from one IPv4 address or one IPv6 network of 64
-    /// bits. Further ones are closed at once. Default: 1,000; 0: no limit, for gateways behind
+    /// Sets the maximum number of connections from one IPv4 address or one IPv6 network of 64 bits.
+    /// Further ones are closed at once. Default: 1,000. 0 means no limit, for gateways behind
     /// another proxy. Networks that are [trusted](crate::GatewayBuilder::trust) have no limit.
     #[must_use]
     pub fn max_connections_per_address(mut self, connections: usize) -> Self {
@@ -72,39 +72,39 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum size of the head of a request; of HTTP/2, the size of the decoded headers.
-    /// Default: 16 KiB; from 8 KiB to 1 MiB. Larger ones get status 431.
+    /// Sets the maximum size of the head of a request, in bytes; for HTTP/2, that of the decoded
+    /// headers. Default: 16 KiB; from 8 KiB to 1 MiB. Requests beyond it get status 431.
     #[must_use]
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.max_head_bytes = bytes;
         self
     }
 
-    /// Sets the maximum number of headers of a request of HTTP/1. Default: 100; at least 1. More
-    /// get status 431.
+    /// Sets the maximum number of headers of an HTTP/1 request. Default: 100; at least 1. Requests
+    /// with more get status 431.
     #[must_use]
     pub fn max_headers(mut self, headers: usize) -> Self {
         self.max_headers = headers;
         self
     }
 
-    /// Sets the maximum size of the body of a request. Default: 16 MiB; at most 64 MiB. Larger ones
-    /// get status 413.
+    /// Sets the maximum size of the body of a request, in bytes. Default: 16 MiB; at most 64 MiB.
+    /// Requests with a larger body get status 413.
     #[must_use]
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = bytes;
         self
     }
 
-    /// Sets the maximum size of all bodies together that are being received. Default: 256 MiB.
-    /// Requests beyond it get status 503. The first 64 KiB of each body do not count.
+    /// Sets the maximum size of all bodies that are being received together, in bytes. Default: 256
+    /// MiB. Requests beyond it get status 503. The first 64 KiB of each body do not count.
     #[must_use]
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_buffered_bytes = bytes;
         self
     }
 
-    /// Sets the maximum number of concurrent streams of a connection of HTTP/2. Default: 100; at
+    /// Sets the maximum number of concurrent streams of an HTTP/2 connection. Default: 100; at
     /// least 1.
     #[must_use]
     pub fn max_streams(mut self, streams: u32) -> Self {
@@ -112,23 +112,24 @@ impl Limits {
         self
     }
 
-    /// Sets the number of requests that a client of HTTP/2 may cancel on one connection, beyond
-    /// those that it lets complete. Default: 200. The connection is closed when it cancels more.
+    /// Sets the number of requests that an HTTP/2 client may cancel on one connection, in addition
+    /// to the number of its completed requests. Default: 200. The connection is closed when it
+    /// cancels more.
     #[must_use]
     pub fn max_resets(mut self, resets: u64) -> Self {
         self.max_resets = resets;
         self
     }
 
-    /// Sets the time in which the first byte of a connection must arrive. Default: 10 s.
+    /// Sets the time within which the first byte of a connection must arrive. Default: 10 s.
     #[must_use]
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
         self.first_byte_timeout = timeout;
         self
     }
 
-    /// Sets the time in which the head of a request must arrive, from its first byte on. Default:
-    /// 10 s.
+    /// Sets the time within which the head of a request must arrive, starting with its first byte.
+    /// Default: 10 s.
     #[must_use]
     pub fn head_timeout(mut self, timeout: Duration) -> Self {
         self.head_timeout = timeout;
@@ -143,8 +144,8 @@ impl Limits {
         self
     }
 
-    /// Sets the rate at which the body of a request must arrive, in bytes per second. Default:
-    /// 1 KiB.
+    /// Sets the minimum rate at which the body of a request must arrive, in bytes per second.
+    /// Default: 1 KiB.
     #[must_use]
     pub fn min_body_rate(mut self, bytes_per_second: usize) -> Self {
         self.min_body_rate = bytes_per_second;
@@ -159,21 +160,22 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum time in which a client accepts no byte of its replies. Default: 30 s.
+    /// Sets the maximum time during which a client accepts no byte of its replies; its connection
+    /// is then closed. Default: 30 s.
     #[must_use]
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
         self
     }
 
-    /// Sets the time after which an idle connection of HTTP/1 releases its buffers. Default: 5 s.
+    /// Sets the time after which an idle HTTP/1 connection releases its buffers. Default: 5 s.
     #[must_use]
     pub fn park_after(mut self, time: Duration) -> Self {
         self.park_after = time;
         self
     }
 
-    /// Returns the first option that cannot work, with the reason.
+    /// Returns the first invalid option, with the reason.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let counts = [
             ("max_connections", self.max_connections, 1, usize::MAX),

@@ -5,7 +5,7 @@ use std::io;
 #[cfg(feature = "tls")]
 use iip_core::tls::ServerTls;
 
-/// The protocols that are offered in handshakes of TLS, the preferred one first.
+/// The protocols that are offered in TLS handshakes, the preferred one first.
 pub(crate) const ALPN: [&str; 2] = ["h2", "http/1.1"];
 
 /// Options of a listener, for [`Gateway::serve`](crate::Gateway::serve).
@@ -24,9 +24,9 @@ impl ListenOptions {
         Self::default()
     }
 
-    /// Accepts TLS with this certificate, and nothing else unless [`also_plain`](Self::also_plain)
-    /// is set. Clients choose HTTP/2 or HTTP/1.1 by ALPN. Listeners that use clones of one
-    /// certificate share its [`max_handshakes`](ServerTls::max_handshakes).
+    /// Accepts only TLS, with this certificate, unless [`also_plain`](Self::also_plain) is set.
+    /// Clients choose HTTP/2 or HTTP/1.1 by ALPN. Listeners that use clones of one certificate
+    /// share its [`max_handshakes`](ServerTls::max_handshakes).
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
@@ -34,7 +34,7 @@ impl ListenOptions {
         self
     }
 
-    /// Accepts HTTP without TLS on the same port too. Default: no.
+    /// Also accepts HTTP without TLS on the same port. Default: no.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn also_plain(mut self, also_plain: bool) -> Self {
@@ -42,8 +42,8 @@ impl ListenOptions {
         self
     }
 
-    /// Reads the files of the certificate every 10 s, and uses them if they have changed. Without
-    /// TLS, nothing happens.
+    /// Checks the files of the certificate every 10 s, and reloads them if they have changed. Has
+    /// no effect without TLS.
     ///
     /// # Errors
     ///
@@ -66,11 +66,11 @@ impl ListenOptions {
         true
     }
 
-    /// Builds what the first connection would build, so that a mistake is found now.
+    /// Builds the TLS configuration now, so that mistakes are found before the first connection.
     ///
     /// # Errors
     ///
-    /// Fails if TLS cannot work as it is configured.
+    /// Fails if the TLS configuration is invalid.
     pub fn check(&self) -> io::Result<()> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {

@@ -66,7 +66,7 @@ impl fmt::Display for IpNetwork {
     }
 }
 
-/// Returns the address by which connections are counted: of IPv6, its network of 64 bits.
+/// Returns the address by which connections are counted: for IPv6, the network of 64 bits.
 pub(crate) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

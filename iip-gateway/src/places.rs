@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::limits::Limits;
 use crate::networks::counted;
 
-/// The time between two lines in the log about refused connections.
+/// Minimum time between two log lines about rejected connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The connections of all listeners of a gateway.
@@ -19,11 +19,11 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Places {
     count: AtomicUsize,
     addresses: Mutex<HashMap<IpAddr, usize>>,
-    /// The time of the last line in the log about a connection that was refused.
+    /// The time of the last log line about a rejected connection.
     logged: Mutex<Option<Instant>>,
 }
 
-/// The place of one connection.
+/// The slot of one connection.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
@@ -35,7 +35,7 @@ impl Places {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Logs that a connection was refused, unless another one was a short time ago.
+    /// Logs that a connection was rejected, unless the last such line is recent.
     pub(crate) fn log_refused(&self, option: &str, address: Option<IpAddr>) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|logged| logged.elapsed() > LOG_INTERVAL) {
@@ -48,7 +48,7 @@ impl Places {
         }
     }
 
-    /// Takes a place, or returns the limit that is reached. `address` is counted.
+    /// Takes a slot for a connection from `address`, or returns the limit that is reached.
     pub(crate) fn enter(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -58,7 +58,7 @@ impl Places {
             self.count.fetch_sub(1, Ordering::Relaxed);
             return Err("max_connections");
         }
-        // The place is given back when it is dropped.
+        // The slot is released when it is dropped.
         let mut place = Place {
             places: Arc::clone(self),
             address: None,

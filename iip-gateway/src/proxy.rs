@@ -1,5 +1,4 @@
-//! The call of a backend with the path, headers and body of a request, as Go's HTTP adapter makes
-//! it.
+//! Calls of backends with the path, headers and body of a request, as in Go's HTTP adapter.
 
 use std::sync::atomic::Ordering;
 
@@ -22,13 +21,13 @@ use crate::request::{HEADERS_PARAMETER, METHOD_PARAMETER};
 use crate::request_body;
 use crate::worker::Worker;
 
-/// The maximum length of a path of IIP.
+/// Maximum length of an IIP path, in bytes.
 const MAX_PATH_BYTES: usize = 2048;
 
-/// The body of a request without one: a request of IIP has at least one byte.
+/// The body of a request without one: an IIP request has at least one byte.
 const EMPTY_BODY: &[u8] = b"{}";
 
-/// The number of bytes of a reply that its type is detected from, as in Go's `net/http`.
+/// Number of bytes of a reply from which its type is detected, as in Go's `net/http`.
 const SNIFFED_BYTES: usize = 512;
 
 /// Calls a backend.
@@ -63,8 +62,8 @@ pub(crate) async fn call(
         body
     };
     let failed = |error| Failure::of_call(&error);
-    // HTTP/1.0 ends a body of unknown length with the connection: one that is cut off would look
-    // complete.
+    // HTTP/1.0 ends a body of unknown length by closing the connection, so a truncated body would
+    // look complete.
     if parts.version < Version::HTTP_11 {
         let reply = backends.client.request_with(&path, body, options).await;
         return whole(reply.map_err(failed)?, are_ours);
@@ -80,7 +79,7 @@ pub(crate) async fn call(
     Ok(response_of(ReplyBody::begun(begun, rest), content_type))
 }
 
-/// Returns a reply that has arrived to its end, or the failure that it contains.
+/// Returns a reply that has arrived completely, or the failure that it contains.
 fn whole(reply: Bytes, are_ours: bool) -> Result<Response<ReplyBody>, Failure> {
     if are_ours && let Some(failure) = Failure::of_reply(&reply) {
         return Err(failure);
@@ -89,13 +88,13 @@ fn whole(reply: Bytes, are_ours: bool) -> Result<Response<ReplyBody>, Failure> {
     Ok(response_of(ReplyBody::new(reply), content_type))
 }
 
-/// Returns `true` if the backend finds one of the protocol's own paths in this one.
+/// Returns `true` if the backend would take this path for a reserved path of the protocol.
 fn is_reserved(path: &str) -> bool {
     label_and_query(path.as_bytes()).label.starts_with(b"/sys/")
 }
 
-/// Returns the path of IIP: the target as it was received, with the headers as a parameter. For
-/// backends of this project, also with the method.
+/// Returns the IIP path: the target as it was received, with the headers as a parameter and, for
+/// backends of this project, the method.
 fn path_of(parts: &Parts, are_ours: bool) -> Result<String, Failure> {
     let mut path = String::with_capacity(512);
     path.push_str(parts.uri.path());
@@ -148,8 +147,8 @@ fn response_of(body: ReplyBody, content_type: &'static str) -> Response<ReplyBod
     response
 }
 
-/// Returns text or binary, as Go's `net/http` guesses. Other types are not guessed: a reply must
-/// not become HTML in a browser because a client could choose how it begins.
+/// Returns text or binary, as detected by Go's `net/http`. Other types are not detected: otherwise,
+/// a client that can choose the beginning of a reply could make it HTML in a browser.
 fn type_of(reply: &[u8]) -> &'static str {
     let first = reply.get(..SNIFFED_BYTES).unwrap_or(reply);
     let is_binary = |byte: &u8| matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f);

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use crate::access_log::{AccessLog, Entry};
 use crate::trace::Trace;
 
-/// The status in the log for a request whose client has gone.
+/// The status in the log for a request whose client has disconnected.
 const CLIENT_GONE: u16 = 499;
 
-/// The line of the access log for a request. It is written when the reply is ready, or when the
-/// client has gone; for a reply that is a stream, when the stream has ended.
+/// The line of the access log for a request. It is written when the reply is ready or the client
+/// disconnects; for a stream, when the stream has ended.
 #[derive(Debug)]
 pub(crate) struct Record {
     log: AccessLog,

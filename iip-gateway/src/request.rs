@@ -19,7 +19,7 @@ pub(crate) const HEADERS_PARAMETER: &str = "__http_hdr__";
 /// The parameter that carries the method to backends of this project.
 pub(crate) const METHOD_PARAMETER: &str = "__http_method__";
 
-/// Headers that identify the client, and are accepted from trusted networks only.
+/// Headers that identify the client, and are accepted only from trusted networks.
 const FORWARDED_NAMES: [&str; 6] = [
     "x-forwarded-for",
     "x-forwarded-host",
@@ -32,7 +32,7 @@ const FORWARDED_NAMES: [&str; 6] = [
 /// A request that passed the checks.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// The host without its port, in small letters; empty if a client of HTTP/1.0 named none.
+    /// The host without its port, in lower case; empty if an HTTP/1.0 client named none.
     pub(crate) host: String,
     /// The normalized path with the query, for routes.
     pub(crate) target: String,
@@ -107,12 +107,13 @@ fn host(parts: &Parts) -> Result<String, Failure> {
     Ok(name.to_ascii_lowercase())
 }
 
-/// Refuses a query that a backend could take for what the gateway adds, or that contains a NUL.
+/// Rejects a query that a backend could take for parameters that the gateway adds, or that contains
+/// a NUL.
 fn check_query(query: &str) -> Result<(), Failure> {
     if query.contains("%00") {
         return Err(Failure::bad_request("the target contains a NUL"));
     }
-    // Without an underscore, escaped or not, no name is reserved.
+    // All reserved names have an underscore, which may be escaped.
     if !query.contains('_') && !query.contains('%') {
         return Ok(());
     }
@@ -127,8 +128,8 @@ fn check_query(query: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the path for routes: without dot segments and without escapes of characters that need
-/// none, so that no spelling of a path evades a route.
+/// Returns the path for routes: without dot segments and unnecessary escapes, so that no spelling
+/// of a path evades a route.
 fn normalized(path: &str) -> Result<String, Failure> {
     if !path.contains('%') && !path.contains("/.") {
         return Ok(path.to_owned());
@@ -181,8 +182,8 @@ fn normalized(path: &str) -> Result<String, Failure> {
     Ok(normal)
 }
 
-/// Removes headers that concern one connection only, and those that a client outside the trusted
-/// networks could use to pretend to be another.
+/// Removes hop-by-hop headers, and those with which a client outside the trusted networks could
+/// impersonate another.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, is_trusted: bool) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -191,7 +192,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, is_trusted: bool) {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .filter_map(|name| name.trim().parse().ok())
-            // These decide what a request is, and are no options of a connection.
+            // These determine the meaning of a request, so they cannot be options of a connection.
             .filter(|name: &HeaderName| name != "content-length" && name != "host")
             .collect();
         for name in named {
@@ -220,8 +221,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, is_trusted: bool) {
     }
 }
 
-/// Says who the client is, for backends: `X-Forwarded-For`, which a trusted proxy may have begun,
-/// and the protocol and the host, unless a trusted proxy has set them.
+/// Adds headers that identify the client to backends: `X-Forwarded-For`, appended to that of a
+/// trusted proxy, and the protocol and the host, unless a trusted proxy has set them.
 pub(crate) fn add_forwarded(
     headers: &mut HeaderMap,
     client: Option<IpAddr>,

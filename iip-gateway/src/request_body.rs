@@ -19,7 +19,7 @@ use crate::limits::Limits;
 /// The size up to which the body of a request does not count in the total.
 const FREE_BYTES: usize = 64 << 10;
 
-/// The bytes that all bodies take that are being received.
+/// Number of bytes of all bodies that are being received.
 #[derive(Debug, Default)]
 pub(crate) struct Buffered(AtomicUsize);
 
@@ -40,7 +40,7 @@ impl Share {
         }
     }
 
-    /// Counts what is buffered now, without the first 64 KiB.
+    /// Updates the number of buffered bytes, without the first 64 KiB.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ pub(crate) async fn collect(
         return Err(too_large(max));
     }
     let mut progress = Progress::new(limits);
-    // The announced size is the word of the client: no more than 64 KiB are believed.
+    // The announced size may be wrong: at most 64 KiB are allocated for it.
     let announced = usize::try_from(announced).unwrap_or(0).min(FREE_BYTES);
     let mut received = Joined::default();
     let mut share = Share::new(buffered, limits);
@@ -150,7 +150,7 @@ impl Progress {
                     return Err(failure);
                 }
                 Some(Ok(frame)) => {
-                    // Trailers are not passed on.
+                    // Trailers are dropped.
                     if let Ok(data) = frame.into_data()
                         && !data.is_empty()
                     {

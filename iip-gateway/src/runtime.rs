@@ -22,7 +22,7 @@ thread_local! {
     static LOAD: Cell<Option<Load>> = const { Cell::new(None) };
 }
 
-/// What a thread has done without sleeping.
+/// The load of a thread since it last slept.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Load {
     /// Requests since it last woke up or yielded.
@@ -34,13 +34,13 @@ struct Load {
 /// [`Gateway::serve`](crate::Gateway::serve) and does nothing else, as those of the program
 /// `iip-gateway`.
 ///
-/// It is a current-thread runtime, with one addition: under a high load its thread yields about once
-/// a millisecond, so that clients, backends and other workers on the same cores do not wait for the
-/// kernel's scheduler to interrupt it.
+/// It is a current-thread runtime, with one addition: under a high load its thread yields about
+/// once a millisecond, so that clients, backends and other workers on the same cores do not wait
+/// for the kernel's scheduler to interrupt it.
 ///
 /// # Errors
 ///
-/// The system refuses what a runtime needs, such as a file descriptor.
+/// A resource of the runtime, such as a file descriptor, cannot be created.
 pub fn worker_runtime() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
@@ -48,7 +48,7 @@ pub fn worker_runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// Takes note that the thread has slept.
+/// Records that the thread has slept.
 fn woken() {
     let load = LOAD.get().unwrap_or_default();
     LOAD.set(Some(Load {
@@ -57,8 +57,7 @@ fn woken() {
     }));
 }
 
-/// Takes note of a request. Yields to other threads, if this is the thread of a worker under a high
-/// load.
+/// Records a request. Yields to other threads if this is the thread of a worker under a high load.
 pub(crate) fn begin_request() {
     let Some(mut load) = LOAD.get() else {
         return;

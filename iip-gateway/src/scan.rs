@@ -1,9 +1,9 @@
-//! A check of the bytes of an HTTP/1 connection before hyper parses them, for what hyper accepts
-//! although other parsers may read it differently: both lengths, repeated lengths, line ends
-//! without a carriage return. Pure.
+//! A check of the bytes of an HTTP/1 connection before hyper parses them. It finds forms that hyper
+//! accepts although other parsers may read them differently: both lengths, repeated lengths, line
+//! ends without a carriage return. Pure.
 //!
-//! It follows the boundaries of messages, so it also tells whether a connection is between two of
-//! them. What hyper refuses by itself needs no check here: hyper closes the connection.
+//! It follows the boundaries of messages, so it also knows whether a connection is between two of
+//! them. Forms that hyper rejects need no check here: hyper closes the connection.
 
 use memchr::memchr;
 
@@ -63,7 +63,7 @@ pub(crate) struct Scanner {
     state: State,
     /// The beginning of a line that has not ended yet.
     line: Vec<u8>,
-    /// A longer line is left to hyper, which refuses the head.
+    /// A longer line is left to hyper, which rejects the head.
     max_line: usize,
     /// Number of heads that have begun.
     heads: u64,
@@ -93,7 +93,7 @@ impl Scanner {
         self.state == State::Head || (self.state == State::Between && !self.line.is_empty())
     }
 
-    /// Returns the first faulty head, by its number from 1 on.
+    /// Returns the first faulty head, by its number, counted from 1.
     pub(crate) fn fault(&self) -> Option<(u64, Fault)> {
         self.fault
     }
@@ -179,7 +179,7 @@ impl Scanner {
     fn note(&mut self, fault: Option<Fault>) {
         if let (None, Some(fault)) = (self.fault, fault) {
             self.fault = Some((self.heads, fault));
-            // A refused request is the last one.
+            // A rejected request is the last one.
             self.state = State::Ended;
         }
     }

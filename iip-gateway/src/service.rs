@@ -1,5 +1,5 @@
-//! A request on its way: checks, the choice of the target, the handler of the target, the reply and
-//! the record of it.
+//! The handling of a request: checks, the choice of the target, its handler, the reply, and the
+//! record in the access log.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -32,7 +32,7 @@ pub(crate) enum App {
     Gateway(Arc<Worker>),
     /// The IIP server on whose port the connection has arrived.
     Server(Arc<Served>),
-    /// The live page, on a port of its own.
+    /// The live page, on a separate port.
     Page(LiveHandler),
 }
 
@@ -41,8 +41,8 @@ pub(crate) enum App {
 pub(crate) struct Service {
     peer: Peer,
     app: App,
-    /// The typed services of the server, made with the first call, and dropped when the connection
-    /// is parked.
+    /// The typed services of the server, created with the first call, and dropped when the
+    /// connection is parked.
     api: OnceLock<Option<Api>>,
 }
 
@@ -119,7 +119,7 @@ impl Service {
     }
 }
 
-/// The handler of a request, with the configuration at its begin.
+/// The handler of a request, with the configuration at the start of the request.
 enum Config<'a> {
     Gateway(&'a Worker, Arc<Live>),
     Server(&'a Served),

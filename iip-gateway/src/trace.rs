@@ -1,4 +1,4 @@
-//! The trace of a request, as W3C's trace context names it.
+//! The trace of a request, in the form of W3C Trace Context.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use iip_rpc::observe::TraceContext;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The trace of a request: that of the client, or one that begins here when it is needed.
+/// The trace of a request: that of the client, or a new one that is created when it is needed.
 #[derive(Debug)]
 pub(crate) struct Trace {
     context: OnceLock<TraceContext>,
@@ -17,7 +17,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// The trace of a request with these headers.
+    /// Returns the trace of a request with these headers.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let first = values.next().filter(|_| values.next().is_none());
@@ -37,7 +37,7 @@ impl Trace {
         format!("{:032x}", self.context().trace_id()).into()
     }
 
-    /// Adds a trace that begins here to the headers of a request.
+    /// Adds the trace to the headers of a request, unless it is that of the client.
     pub(crate) fn add_to(&self, headers: &mut HeaderMap) {
         if self.is_of_client {
             return;
@@ -45,7 +45,7 @@ impl Trace {
         if let Ok(value) = HeaderValue::try_from(self.context().to_string()) {
             headers.insert(TRACEPARENT, value);
         }
-        // It belongs to another trace, which could not be read.
+        // It belongs to a `traceparent` that could not be read.
         headers.remove(TRACESTATE);
     }
 }

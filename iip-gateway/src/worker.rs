@@ -20,7 +20,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Makes clients for a worker, or takes those of `before` that need no change.
+    /// Creates the clients for a worker, reusing those of `before` whose settings are unchanged.
     pub(crate) fn new(config: &Arc<Config>, before: Option<&Self>) -> Result<Self, BuildError> {
         let mut backends = HashMap::new();
         for (name, group) in &config.groups {

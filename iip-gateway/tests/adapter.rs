@@ -1,4 +1,5 @@
-//! The gateway as Go's HTTP adapter, compared with the recordings of that, without its defects.
+//! The gateway in place of Go's HTTP adapter, compared with recordings of the adapter, except for
+//! its defects.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +10,14 @@ use serde_json::Value;
 
 use crate::common::{Backend, GUARD, Http, ask, before, bound, get, post, serves, until};
 
-/// A recording of Go's adapter.
+/// Returns a recording of Go's adapter.
 fn recording(name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/transcripts");
     let text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-/// The requests that the adapter sent to its backend: paths and bodies.
+/// Returns the requests that the adapter sent to its backend: paths and bodies.
 fn sent(recording: &Value) -> Vec<(String, String)> {
     let frames = recording["frames"].as_array().unwrap().iter();
     let requests = frames.filter(|frame| frame["dir"] == "c2s" && frame["channel"] != 0);
@@ -26,7 +27,7 @@ fn sent(recording: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The request that curl sent with the arguments of a recording.
+/// Returns the request that curl sent with the arguments of a recording.
 fn as_curl(arguments: &str) -> String {
     let (arguments, url) = arguments.rsplit_once(' ').unwrap();
     let target = url.strip_prefix("http://127.0.0.1:8080").unwrap();
@@ -38,7 +39,7 @@ fn as_curl(arguments: &str) -> String {
             match header.split_once(": ") {
                 Some(("Host", name)) => host = name,
                 Some(_) => headers.push_str(&format!("{header}\r\n")),
-                // curl leaves a header without a value out.
+                // curl leaves out a header without a value.
                 None => {}
             }
         } else if let Some(name) = argument.strip_prefix("X ") {

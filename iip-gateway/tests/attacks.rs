@@ -9,7 +9,7 @@ use crate::program::{Running, config};
 use crate::smuggling::cases;
 use crate::{http2, smuggling};
 
-/// The resident memory of a process.
+/// Returns the resident memory of a process, in KiB.
 fn memory_kib(process: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
@@ -51,7 +51,7 @@ async fn flood(address: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_all_attacks_the_program_serves_within_its_memory() {
-    /// Of a program built without optimization, with 600 connections open.
+    /// For a program built without optimization, with 600 open connections.
     const MAX_KIB: u64 = 64 << 10;
     let backend = Backend::new().await;
     let dir = Dir::new();

@@ -1,4 +1,5 @@
-//! The helpers that the tests share: a backend, a gateway before it, and a client that sends bytes.
+//! The helpers that the tests share: a backend, a gateway in front of it, and a client that sends
+//! bytes.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -54,12 +55,12 @@ impl Write for LogLines {
 }
 
 impl LogLines {
-    /// The log that writes them.
+    /// Returns the log that writes them.
     pub(crate) fn log(&self, format: LogFormat) -> AccessLog {
         AccessLog::writer(self.clone(), format).unwrap()
     }
 
-    /// Waits for so many lines.
+    /// Waits for this number of lines.
     pub(crate) async fn take(&self, count: usize) -> Vec<String> {
         let lines = || {
             let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
@@ -69,7 +70,7 @@ impl LogLines {
         lines()
     }
 
-    /// Waits for so many lines of JSON.
+    /// Waits for this number of lines of JSON.
     pub(crate) async fn json(&self, count: usize) -> Vec<Value> {
         let lines = self.take(count).await;
         let lines = lines.iter();
@@ -89,7 +90,7 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     .await;
 }
 
-/// A server of IIP that records the paths of its requests.
+/// An IIP server that records the paths of its requests.
 pub(crate) struct Backend {
     pub(crate) server: Server,
     pub(crate) paths: Arc<Mutex<Vec<String>>>,
@@ -145,14 +146,14 @@ impl Backend {
     }
 }
 
-/// A builder whose one group is the backend, as Go's adapter sees it.
+/// Returns a builder whose one group is the backend, with the Go dialect.
 pub(crate) fn before(backend: &Backend) -> GatewayBuilder {
     Gateway::builder()
         .group("go", backend.group().dialect(Dialect::Go))
         .route(Route::all("go"))
 }
 
-/// A gateway on a port of its own.
+/// Starts a gateway on a free port.
 pub(crate) async fn bound(builder: GatewayBuilder) -> (Gateway, SocketAddr) {
     builder.bind("127.0.0.1:0").await.unwrap()
 }
@@ -200,7 +201,7 @@ impl Http {
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // A gateway that has refused the request may have closed.
+        // A gateway that has rejected the request may have closed the connection.
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
@@ -303,25 +304,25 @@ impl Http {
     }
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a new connection.
 pub(crate) async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Reply {
     let mut http = Http::connect(address).await;
     http.send(request).await;
     http.reply().await
 }
 
-/// The text of a GET request.
+/// Returns the text of a GET request.
 pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
 }
 
-/// The text of a POST request.
+/// Returns the text of a POST request.
 pub(crate) fn post(target: &str, body: &str) -> String {
     let length = body.len();
     format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Shows that the gateway serves a fresh connection.
+/// Checks that the gateway serves a new connection.
 pub(crate) async fn serves(address: SocketAddr) {
     let reply = ask(address, post("/echo", "still here")).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "still here"));

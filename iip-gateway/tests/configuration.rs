@@ -1,4 +1,4 @@
-//! The configuration file: its mistakes have a place.
+//! The configuration file: mistakes are reported with their places.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use iip_gateway::config::{ConfigError, ConfigFile};
 
-/// Everything that starting the program would do, except listening.
+/// Does everything that the program does at its start, except for listening.
 fn loaded(text: &str) -> Result<(), ConfigError> {
     let config = ConfigFile::parse("dir/gateway.toml", text)?;
     config.listeners()?;

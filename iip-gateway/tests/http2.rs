@@ -15,7 +15,7 @@ use crate::common::{Backend, all_run, before, bound, passes, serves, until, with
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A frame of HTTP/2.
+/// Returns an HTTP/2 frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
@@ -25,7 +25,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     frame
 }
 
-/// A header block without compression: GET, http, the path, and the authority `a`.
+/// Returns a header block without compression: GET, http, the path, and the authority `a`.
 pub(crate) fn get_block(path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
     block.extend(path.as_bytes());
@@ -41,7 +41,7 @@ pub(crate) async fn raw(address: std::net::SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends the bytes again and again until the gateway closes the connection.
+/// Sends the bytes repeatedly until the gateway closes the connection.
 pub(crate) async fn flood(stream: TcpStream, mut next: impl FnMut() -> Vec<u8>) {
     let (mut reader, mut writer) = stream.into_split();
     let reading = tokio::spawn(async move {

@@ -19,12 +19,12 @@ use crate::common::{Http, LogLines, ask, bound, get, passes, until, within};
 /// The size of the parts that the backend sends.
 const PART: usize = 100_000;
 
-/// A backend that sends a part, and one more for each permit: the last one on `/ends`, none that is
-/// the last on `/cut`. `/stalls` sends nothing after the first one.
+/// A backend that sends a part, and waits for a permit. Then `/ends` sends the last part, `/cut` ends
+/// without a last part, and `/endless` sends parts without end. `/stalls` only sends the first part.
 struct Parts {
     server: Server,
     permits: Arc<Semaphore>,
-    /// Is held while a handler runs.
+    /// Held while a handler runs.
     running: Arc<()>,
 }
 
@@ -107,7 +107,7 @@ async fn a_large_reply_is_passed_on_before_it_ends() {
     backend.permits.add_permits(1);
     assert_eq!(bytes_of_body(&mut http, PART).await, "2".repeat(PART));
     assert_eq!(http.chunk().await, None);
-    // The connection goes on.
+    // The connection continues.
     backend.permits.add_permits(1);
     http.send(get("/ends")).await;
     assert_eq!(http.reply().await.body.len(), 2 * PART);
@@ -165,7 +165,7 @@ async fn a_reply_that_is_cut_off_looks_so_over_http_2() {
     backend.permits.add_permits(1);
     let body = within("the end of the body", reply.into_body().collect()).await;
     body.expect_err("the body is not complete");
-    // The other streams of the connection go on.
+    // The other streams of the connection continue.
     backend.permits.add_permits(1);
     let reply = within("a head", sender.send_request(request("/ends"))).await;
     let body = within("a body", reply.unwrap().into_body().collect()).await;

@@ -1,4 +1,4 @@
-//! Numbers and sizes.
+//! Limits on numbers and sizes.
 
 use iip_gateway::Limits;
 use tokio::io::AsyncWriteExt;
@@ -96,7 +96,7 @@ async fn bodies_are_limited_together() {
     let reply = ask(address, post("/echo", &"x".repeat(300_000))).await;
     assert_eq!(reply.status, 503);
     assert!(reply.body.contains("max_buffered_bytes"), "{}", reply.body);
-    // What was taken has been given back.
+    // The memory of the bodies has been released.
     let small = "x".repeat(64 << 10);
     assert_eq!(ask(address, post("/echo", &small)).await.body, small);
 }

@@ -49,7 +49,7 @@ async fn json(address: SocketAddr) -> Value {
     serde_json::from_str(&reply.body).unwrap()
 }
 
-/// Lets a number of seconds pass, each of which the page reads.
+/// Lets a number of seconds pass; the page reads its sources in each.
 async fn seconds(count: u32) {
     for _ in 0..count {
         all_run().await;
@@ -335,7 +335,7 @@ impl Viewer {
         this
     }
 
-    /// Returns what arrives up to `mark`.
+    /// Returns the bytes that arrive up to `mark`.
     async fn until(&mut self, mark: &str) -> String {
         use tokio::io::AsyncReadExt;
         within("a part of the events", async {

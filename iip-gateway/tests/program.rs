@@ -12,7 +12,7 @@ fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_iip-gateway"))
 }
 
-/// The program while it serves. It ends with this value.
+/// The program while it serves. It ends when this is dropped.
 pub(crate) struct Running {
     pub(crate) child: Child,
     log: BufReader<ChildStderr>,

@@ -145,14 +145,14 @@ async fn ambiguous_requests_are_refused_as_by_the_gateway() {
             Fate::Refused(status) => {
                 let reply = http.try_reply().await;
                 let found = reply.as_ref().map(|reply| reply.status);
-                // A malformed body is not read where nothing is at the path.
+                // A malformed body is not read if there is nothing at the path.
                 let expected = [Some(status), Some(404)];
                 assert!(expected.contains(&found), "{name}: {reply:?}");
                 let rest = http.closed().await;
                 assert!(rest.is_empty(), "{name}: {}", rest.escape_ascii());
             }
             Fate::Closed => assert!(http.closed().await.is_empty(), "{name}"),
-            // Nothing is at its path, and the next reply is that of the next request.
+            // There is nothing at its path, and the next reply is that of the next request.
             Fate::Body(_) => {
                 assert_eq!(http.reply().await.status, 404, "{name}");
                 assert_eq!(asks(&mut http, "/healthz").await.body, "ok\n", "{name}");
@@ -179,7 +179,7 @@ async fn slow_clients_of_http_are_closed_and_kept_connections_serve_on() {
     }
     assert!(silent.closed().await.is_empty());
     assert!(slow.closed().await.is_empty());
-    // By now it has released its buffers.
+    // By now, the connection has released its buffers.
     assert_eq!(asks(&mut kept, "/readyz").await.status, 200);
     until("one connection", || server.connections() == 1).await;
 }
@@ -203,7 +203,7 @@ async fn a_server_that_shuts_down_is_alive_and_not_ready_until_it_drains() {
     let mut kept = Http::connect(address).await;
     assert_eq!(asks(&mut kept, "/readyz").await.status, 200);
     let shutdown = tokio::spawn(async move { server.shutdown(Duration::from_secs(1000)).await });
-    // It still accepts.
+    // The server still accepts connections.
     within("the first step", async {
         while ask(address, get("/readyz")).await.status == 200 {
             tokio::task::yield_now().await;
@@ -216,7 +216,7 @@ async fn a_server_that_shuts_down_is_alive_and_not_ready_until_it_drains() {
     let client = Client::connect(address).await.unwrap();
     assert_eq!(client.request("/echo", "still").await.unwrap(), "still");
     passes(Duration::from_secs(100)).await;
-    // A connection between two requests does not keep the server.
+    // A connection between two requests does not delay the shutdown.
     assert!(kept.closed().await.is_empty());
     within("the shutdown", shutdown).await.unwrap();
 }

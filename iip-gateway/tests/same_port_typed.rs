@@ -165,7 +165,7 @@ async fn a_method_is_called_over_iip_and_over_http_by_the_same_rules() {
 
 #[tokio::test]
 async fn interceptors_and_limits_apply_to_calls_over_http() {
-    /// Lets only callers pass that have a token.
+    /// Accepts only callers that have a token.
     struct Tokens;
 
     impl ServerInterceptor for Tokens {
@@ -199,7 +199,7 @@ async fn interceptors_and_limits_apply_to_calls_over_http() {
     let mut first = Http::connect(address).await;
     first.send(request("secret")).await;
     until("the call", || clerk.running.available_permits() == 1).await;
-    // Rejected by the limit, and not before.
+    // Rejected at the limit, and not below it.
     let reply = ask(address, request("secret")).await;
     assert_eq!(
         (reply.status, &parsed(&reply)["executed"]),

@@ -1,4 +1,4 @@
-//! A typed backend for the tests of typed services, and a gateway before it.
+//! A typed backend for the tests of typed services, and a gateway in front of it.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -74,9 +74,9 @@ pub(crate) trait Orders {
 pub(crate) struct Seen {
     pub(crate) topic: Topic<Order>,
     pub(crate) told: mpsc::UnboundedSender<String>,
-    /// Orders that the streams of `list` have handed on.
+    /// Number of orders that the streams of `list` have yielded.
     pub(crate) listed: Arc<AtomicUsize>,
-    /// Streams and calls that are running.
+    /// Number of running streams and calls.
     pub(crate) running: Arc<AtomicUsize>,
 }
 
@@ -223,7 +223,7 @@ impl Orders for Seen {
     }
 }
 
-/// A backend and a gateway before it.
+/// A backend and a gateway in front of it.
 pub(crate) struct Shop {
     pub(crate) server: Server,
     pub(crate) gateway: Gateway,
@@ -257,7 +257,7 @@ impl Shop {
         }
     }
 
-    /// Waits until so many streams and calls are running.
+    /// Waits until this number of streams and calls is running.
     pub(crate) async fn until_running(&self, count: usize) {
         crate::common::until("the number of running calls", || {
             self.seen.running.load(Ordering::SeqCst) == count
@@ -266,7 +266,7 @@ impl Shop {
     }
 }
 
-/// A gateway before a backend.
+/// Starts a gateway in front of a backend.
 pub(crate) async fn gateway(target: impl ToString, options: TypedOptions) -> (Gateway, SocketAddr) {
     let group = Group::new(target.to_string()).typed(options);
     bound(
@@ -277,7 +277,7 @@ pub(crate) async fn gateway(target: impl ToString, options: TypedOptions) -> (Ga
     .await
 }
 
-/// The text of a call by POST.
+/// Returns the text of a call by POST.
 pub(crate) fn call(method: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -286,7 +286,7 @@ pub(crate) fn call(method: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// The problem in a reply.
+/// Returns the problem in a reply.
 pub(crate) fn problem(reply: &Reply) -> serde_json::Value {
     assert_eq!(
         reply.header("content-type"),

@@ -1,18 +1,18 @@
-//! Requests that two parsers may read differently: each is refused, or forwarded in one way only.
+//! Requests that two parsers may read differently: each is rejected, or forwarded in only one way.
 
 use crate::common::{Backend, Http, before, bound, get, serves};
 
 /// A request that a backend sees only if it was smuggled.
 const HIDDEN: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The outcome of the bytes.
+/// The expected outcome of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fate {
-    /// The status of the refusal, after which the connection ends.
+    /// The status of the rejection, after which the connection ends.
     Refused(u16),
     /// The connection ends without a request for a backend.
     Closed,
-    /// One request with this body, and the connection goes on.
+    /// One request with this body, and the connection continues.
     Body(&'static str),
 }
 
@@ -22,13 +22,13 @@ fn chunked(head: &str, body: &str) -> String {
     format!("POST /echo HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{body}")
 }
 
-/// The requests, each with a name, and what becomes of it.
+/// Returns the requests, each with a name and its outcome.
 pub(crate) fn cases() -> Vec<(&'static str, String, Fate)> {
     let te = "Transfer-Encoding: chunked";
     let plain_chunks = "2\r\nab\r\n0\r\n\r\n";
     let hidden_chunks = format!("0\r\n\r\n{HIDDEN}");
     vec![
-        // The control: what is refused below is refused for its fault.
+        // The control: the requests below are rejected only for their faults.
         ("chunks", chunked(te, plain_chunks), Body("ab")),
         (
             "case of chunked",

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::common::{Backend, Http, all_run, before, get, passes, post, until, within};
 use crate::dir::Dir;
 
-/// A certificate of its own for `localhost`.
+/// Creates a self-signed certificate for `localhost`.
 pub(crate) fn identity() -> (ServerTls, ClientTls) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -112,7 +112,7 @@ async fn handshakes_beyond_the_limit_wait_and_stalled_ones_make_room() {
     let (server, client) = identity();
     let options = ListenOptions::new().tls(server.max_handshakes(1));
     let (gateway, address) = bound(&backend, options).await;
-    // What a client says before the server waits for its answer.
+    // The bytes that a client sends before the server waits for its reply.
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let hello = client.clone();
     tokio::spawn(async move { hello.connect(near, Some("localhost")).await.map(drop) });

@@ -81,7 +81,7 @@ async fn methods_of_a_new_build_are_found_once_it_is_connected() {
 
     let _server = new_server(&bound).await;
     assert_eq!(call(address, "count", "{}").await, (200, "2".to_owned()));
-    // It is asked at most once per second.
+    // The backend is asked at most once per second.
     passes(Duration::from_secs(1)).await;
     assert_eq!(call(address, "reserve", "5").await, (200, "5".to_owned()));
     assert_eq!(call(address, "none", "5").await.0, 404);
@@ -96,7 +96,7 @@ async fn backends_of_two_builds_serve_the_methods_of_both() {
     let target = format!("static:{},{}", old.target(), new.target());
     let (_gateway, address) = gateway(target, TypedOptions::new()).await;
     within("the method of the new build", async {
-        // Until the new one was picked for the question, and then for the call.
+        // Until the new backend was picked for the description, and then for the call.
         while call(address, "reserve", "5").await.0 != 200 {
             passes(Duration::from_secs(1)).await;
         }

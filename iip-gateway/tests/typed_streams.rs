@@ -14,7 +14,7 @@ fn order(id: u64) -> Order {
     Order { id, note: None }
 }
 
-/// The text of a GET request for a stream of events.
+/// Returns the text of a GET request for a stream of events.
 fn events(target: &str, headers: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\n{EVENTS}{headers}\r\n")
 }
@@ -116,7 +116,7 @@ async fn the_head_does_not_wait_long_for_the_first_item() {
     assert!(http.chunk().await.unwrap().contains("data: {\"id\":1"));
 }
 
-/// The `id` of the last event in a text.
+/// Returns the `id` of the last event in a text.
 fn last_id(text: &str) -> &str {
     let mut ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
     ids.next_back().expect("an id")
@@ -140,7 +140,7 @@ async fn a_subscription_goes_on_after_the_last_event_when_its_connection_was_cut
     drop(http);
     topic.publish(order(4)).await;
 
-    // Cut before the first value, or after some.
+    // Cut off before the first value, or after some.
     for (id, first) in [(last_id(&begin), 1), (&*position, 3)] {
         let mut http = Http::connect(shop.address).await;
         let header = format!("Last-Event-ID: {id}\r\n");
@@ -190,7 +190,7 @@ async fn a_reader_that_stops_holds_up_the_backend() {
     http.send(call("list", "", r#"{"count":100000000,"then":"end"}"#))
         .await;
     http.try_head().await.unwrap();
-    // It stops once every buffer between is full.
+    // The stream stops once every buffer in between is full.
     let (mut listed, mut same) = (0, 0);
     within("the backend to stop", async {
         while same < 50 && listed < MANY {

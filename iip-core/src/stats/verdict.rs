@@ -38,7 +38,7 @@ impl<'a> Failing<'a> {
         Some(Self {
             share,
             code,
-            // Methods with an error type of their own may fail with it in the course of business.
+            // Methods with their own error type may fail with it in normal operation.
             is_problem: share >= PROBLEM && code != "UNKNOWN",
         })
     }

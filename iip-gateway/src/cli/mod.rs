@@ -47,7 +47,7 @@ pub(crate) fn main() -> ExitCode {
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn complain(text: std::fmt::Arguments<'_>) {
-    // Nobody is left to tell if this fails.
+    // A failure to print cannot be reported.
     let _ = write!(io::stderr(), "iip-gateway: {text}");
 }
 
@@ -55,7 +55,7 @@ fn print(text: &str) -> Outcome {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Loads a configuration and everything that it names.
+/// Loads a configuration and the files that it names.
 fn check(path: &Path) -> Outcome {
     let config = ConfigFile::load(path)?;
     let listeners = config.listeners()?;
@@ -81,11 +81,11 @@ fn serve(path: &Path) -> Outcome {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        // Before it listens, so that no signal ends the process from then on.
+        // Installed before the program listens, so that no signal kills the process from then on.
         let mut ended = ShutdownSignal::new()?;
         let mut reload = signal(SignalKind::hangup())?;
         for listener in &listeners {
-            // It concerns the clones of all workers.
+            // This applies to the clones of all workers.
             listener.options.clone().watch_files()?;
         }
         let workers = Workers::start(&gateway, &listeners, config.workers())?;
@@ -117,7 +117,7 @@ fn serve(path: &Path) -> Outcome {
     })
 }
 
-/// Serves the live page. `asked` is notified when somebody drains the gateway there.
+/// Serves the live page. `asked` is notified when a user drains the gateway there.
 async fn listen_live(
     live: &LiveConfig,
     gateway: &Gateway,
@@ -134,7 +134,7 @@ async fn listen_live(
     page.listen(&live.address).await
 }
 
-/// Replaces the configuration. If the file has a mistake, nothing changes.
+/// Reloads the configuration. If the file has a mistake, nothing changes.
 fn reload_from(path: &Path, gateway: &Gateway, workers: &Workers, live: Option<&LiveConfig>) {
     let load = || -> Outcome {
         let config = ConfigFile::load(path)?;

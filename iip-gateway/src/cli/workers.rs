@@ -12,13 +12,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// The connections that the kernel queues for a listener.
+/// Maximum number of connections that the kernel queues for a listener.
 const BACKLOG: i32 = 4096;
 
 /// The threads of the program.
 pub(super) struct Workers {
     threads: Vec<JoinHandle<()>>,
-    /// Dropping them ends the threads.
+    /// Dropping the senders ends the threads.
     ends: Vec<oneshot::Sender<()>>,
     addresses: Vec<SocketAddr>,
     /// The listeners and the number of workers of the configuration.
@@ -70,7 +70,7 @@ impl Workers {
         &self.addresses
     }
 
-    /// Rejects a configuration that a reload cannot change to.
+    /// Rejects a configuration that cannot be applied by a reload.
     pub(super) fn check(
         &self,
         listeners: &[ListenConfig],
@@ -89,7 +89,7 @@ impl Workers {
     pub(super) fn join(self) {
         drop(self.ends);
         for thread in self.threads {
-            // A panic is in the log already.
+            // A panic was logged already.
             let _ = thread.join();
         }
     }
@@ -102,7 +102,7 @@ fn texts(listeners: &[ListenConfig]) -> Vec<String> {
         .collect()
 }
 
-/// Listens on an address that other sockets of this process listen on too.
+/// Listens on an address on which other sockets of this process may listen too.
 fn listen(address: SocketAddr) -> io::Result<StdListener> {
     let listen = || {
         let socket = Socket::new(

@@ -225,7 +225,7 @@ impl GroupEntry {
     }
 }
 
-/// The policy of a key.
+/// Returns the policy for the value of a key.
 fn policy(key: PolicyKey, hash: Option<&str>) -> Result<Policy, String> {
     Ok(match (key, hash) {
         (PolicyKey::LeastPending, _) => Policy::LeastPending,

@@ -26,7 +26,7 @@ pub(super) struct LiveEntry {
 pub struct LiveConfig {
     /// The address, such as `127.0.0.1:9000`.
     pub address: String,
-    /// The page may end the program.
+    /// Set if the page may end the program.
     pub drain: bool,
     allow: Vec<IpNetwork>,
     hosts: Vec<String>,
@@ -34,7 +34,7 @@ pub struct LiveConfig {
 }
 
 impl LiveEntry {
-    /// Returns what the entry says, or a mistake with its place.
+    /// Returns the settings of the entry, or a mistake with its place.
     pub(super) fn read(&self) -> Result<LiveConfig, (std::ops::Range<usize>, String)> {
         let (span, address) = (self.address.span(), self.address.get_ref());
         if address.parse::<std::net::SocketAddr>().is_err() {

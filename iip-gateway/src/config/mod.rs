@@ -47,7 +47,7 @@ use crate::route::Route;
 /// The maximum size of a configuration file, and of a file of rules that it names.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// The error of a configuration file: the place, and what is wrong there.
+/// The error of a configuration file: the place, and the mistake there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     path: PathBuf,
@@ -56,7 +56,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Returns the line and the column, from 1 on; `None` if the file could not be read.
+    /// Returns the line and the column, counted from 1; `None` if the file could not be read.
     #[must_use]
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
@@ -117,7 +117,7 @@ impl ConfigFile {
     ///
     /// # Errors
     ///
-    /// Fails if the text is not TOML, has an unknown key, or a value that a key cannot have.
+    /// Fails if the text is not TOML, or has an unknown key or an invalid value.
     pub fn parse(path: impl Into<PathBuf>, text: &str) -> Result<Self, ConfigError> {
         let path = path.into();
         match toml::from_str(text) {
@@ -134,14 +134,14 @@ impl ConfigFile {
         }
     }
 
-    /// Returns the number of workers, each with a runtime on a thread of its own; `None` means one
+    /// Returns the number of workers, each with a runtime on a separate thread; `None` means one
     /// per core.
     #[must_use]
     pub fn workers(&self) -> Option<usize> {
         self.document.workers.map(|workers| workers.get())
     }
 
-    /// Returns the time that running requests have when the program is asked to end.
+    /// Returns the time that running requests have after the program is asked to end.
     #[must_use]
     pub fn drain(&self) -> std::time::Duration {
         self.document.drain.0
@@ -193,8 +193,8 @@ impl ConfigFile {
     ///
     /// # Errors
     ///
-    /// Fails if the address is malformed, or may be reached by other machines and `allow` does not
-    /// say which, and if a network is malformed.
+    /// Fails if the address or a network is malformed, or if other machines may reach the address
+    /// and `allow` is not set.
     pub fn live(&self) -> Result<Option<LiveConfig>, ConfigError> {
         let entry = self.document.live.as_ref();
         let read = entry.map(|entry| entry.read().map_err(|(at, reason)| self.error(at, reason)));
@@ -205,7 +205,7 @@ impl ConfigFile {
     ///
     /// # Errors
     ///
-    /// Fails with the first setting that cannot work.
+    /// Fails with the first invalid setting.
     pub fn builder(&self) -> Result<GatewayBuilder, ConfigError> {
         let document = &self.document;
         let limits = document.limits.get_ref().limits();
@@ -314,7 +314,7 @@ fn read(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-/// Returns the line and the column of a byte of a text, from 1 on.
+/// Returns the line and the column of a byte of a text, counted from 1.
 fn place_in(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

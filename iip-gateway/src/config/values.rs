@@ -1,4 +1,4 @@
-//! Values of the configuration file that are written as texts.
+//! Values of the configuration file that are written as strings.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn time_of(text: &str) -> Option<Duration> {
         "h" => Duration::from_secs(number.checked_mul(3600)?),
         _ => return None,
     };
-    // A year is as good as no limit, and clocks can represent it.
+    // A year is practically no limit, and clocks can represent it.
     Some(time.min(Duration::from_secs(365 * 86_400)))
 }
 

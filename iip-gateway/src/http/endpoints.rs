@@ -11,12 +11,12 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::typed::headers::not_allowed;
 
-/// The reply to a liveness probe.
+/// Returns the reply to a liveness probe.
 pub(super) fn liveness(exchange: &Exchange<'_>) -> Result<Response<ReplyBody>, Failure> {
     reply(exchange, StatusCode::OK, "ok\n")
 }
 
-/// The reply to a readiness probe.
+/// Returns the reply to a readiness probe.
 pub(super) fn readiness(
     exchange: &Exchange<'_>,
     is_ready: bool,
@@ -27,7 +27,7 @@ pub(super) fn readiness(
     }
 }
 
-/// The reply with the counters of the server.
+/// Returns the reply with the counters of the server.
 pub(super) fn metrics(
     exchange: &Exchange<'_>,
     server: &ServerHandle,

@@ -38,8 +38,8 @@ use crate::typed::TypedOptions;
 /// | `/live` | the [live page](crate::live), if it is [set](Self::live) |
 ///
 /// The first byte of a connection decides between IIP and HTTP. With TLS, HTTP needs TLS too,
-/// unless the server accepts both. Connections count towards the limits of the server, and a
-/// shutdown of the server closes those without a request and waits for the others.
+/// unless the server accepts both. Connections count towards the limits of the server. A shutdown
+/// of the server closes those without a request, and waits for the others.
 ///
 /// ```
 /// use iip_core::Server;
@@ -61,7 +61,7 @@ pub struct Http {
 }
 
 impl Clone for Http {
-    /// Copies the configuration. Nothing is shared: each may be used for a server of its own.
+    /// Copies the configuration. Nothing is shared: each copy may be used for a separate server.
     fn clone(&self) -> Self {
         Self {
             settings: Arc::clone(&self.settings),
@@ -112,17 +112,17 @@ impl Http {
         self
     }
 
-    /// Sets the path of the metrics, beginning with `/`. Default: `/metrics`. The reply is what the
-    /// server has counted ([`Server::stats`](iip_core::Server::stats)), in the text format of
-    /// Prometheus, or as OpenMetrics if the client accepts that.
+    /// Sets the path of the metrics, beginning with `/`. Default: `/metrics`. The reply contains
+    /// the counters of the server ([`Server::stats`](iip_core::Server::stats)), in the text format
+    /// of Prometheus, or as OpenMetrics if the client accepts that.
     pub fn metrics_path(mut self, path: impl Into<String>) -> Self {
         self.set().metrics_path = path.into();
         self
     }
 
     /// Serves the metrics only to clients for which `check` returns `true`; others get status 403.
-    /// Default: to everyone. Metrics have the names of methods and the rates of their calls, and no
-    /// addresses.
+    /// Default: to all clients. Metrics contain the names of methods and the rates of their calls,
+    /// but no addresses.
     pub fn metrics_if(
         mut self,
         check: impl Fn(&HttpPeer<'_>) -> bool + Send + Sync + 'static,
@@ -138,9 +138,9 @@ impl Http {
         self
     }
 
-    /// Believes `X-Forwarded-*`, `X-Real-IP` and `Forwarded` of clients in this network, so that
-    /// they can become [metadata](TypedOptions::metadata) of calls. Default: of none; these headers
-    /// are then removed.
+    /// Trusts `X-Forwarded-*`, `X-Real-IP` and `Forwarded` from clients in this network, so that
+    /// they can become [metadata](TypedOptions::metadata) of calls. Default: from no client; these
+    /// headers are then removed.
     pub fn trust(mut self, network: IpNetwork) -> Self {
         self.set().trusted.push(network);
         self
@@ -152,8 +152,8 @@ impl Http {
         self
     }
 
-    /// Shows the live page at `/live`, to clients that its [`allow`](crate::live::LivePage::allow)
-    /// lets in; without that the server does not start. Default: no page.
+    /// Serves the live page at `/live`, to clients that its [`allow`](crate::live::LivePage::allow)
+    /// accepts; without that setting, the server does not start. Default: no page.
     pub fn live(mut self, page: &LiveHandler) -> Self {
         self.set().live = Some(page.clone());
         self

@@ -25,8 +25,8 @@ impl<'a> HttpPeer<'a> {
         }
     }
 
-    /// Returns the address of the client, or that of the last proxy of HTTP before it; `None` on
-    /// Unix sockets and in memory.
+    /// Returns the address of the client, or that of the last HTTP proxy before it; `None` on Unix
+    /// sockets and in memory.
     #[must_use]
     pub fn addr(&self) -> Option<SocketAddr> {
         self.peer.addr()
@@ -45,8 +45,8 @@ impl<'a> HttpPeer<'a> {
         self.is_encrypted
     }
 
-    /// Returns the first value of a header of the request, such as `authorization`, unless it is
-    /// missing or has other characters than visible ASCII. Names are compared without case.
+    /// Returns the first value of a header of the request, such as `authorization`; `None` if it is
+    /// missing or has characters other than visible ASCII. The case of names is ignored.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name)?.to_str().ok()

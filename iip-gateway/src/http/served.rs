@@ -57,7 +57,7 @@ pub(super) struct State {
     pub(super) buffered: Arc<Buffered>,
 }
 
-/// The server of IIP that a connection of HTTP belongs to.
+/// The IIP server that an HTTP connection belongs to.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(super) settings: Arc<Settings>,
@@ -125,7 +125,8 @@ impl Served {
         .await
     }
 
-    /// The typed services of the server, called on behalf of the peer; `None` if it has none.
+    /// Returns the typed services of the server, called on behalf of the peer; `None` if it has
+    /// none.
     fn api(&self) -> Option<Api> {
         let catalog = self.state.catalog.get_or_init(|| {
             let described = ServerDescription::of_server(&self.server)?;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// The points of a curve with one per second, and of one with a point for each 10 s.
+/// The number of points of a curve with one point per second, and of one with a point per 10 s.
 pub(super) const SECONDS: usize = 300;
 const TENS: usize = 360;
 
@@ -62,7 +62,7 @@ impl Ring {
         }
     }
 
-    /// Adds the newest point; the oldest goes if there is no room.
+    /// Adds the newest point, and drops the oldest one if there is no room.
     pub(super) fn push(&mut self, point: Point) {
         if self.points.len() >= self.max {
             self.points.pop_front();

@@ -15,16 +15,15 @@ use super::monitor::Monitor;
 use crate::body::{BodyStream, Cut};
 use crate::drain::Drain;
 
-/// The time without an event after which a comment is sent, so that what is between the page and
-/// the browser keeps the connection.
+/// The time without an event after which a comment is sent, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// The events of one viewer: a snapshot, and then what has changed in each second.
+/// The events of one viewer: a snapshot, and then the changes of each second.
 pub(super) struct Events {
     monitor: Arc<Monitor>,
     first: Option<Bytes>,
     next: Pin<Box<dyn Future<Output = (Next, Receiver<Bytes>)> + Send>>,
-    /// The connection must end, so that the server can.
+    /// Completes when the connection must end, so that the server can end.
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: Place,
 }
@@ -59,7 +58,7 @@ impl BodyStream for Events {
         let (event, receiver) = match event {
             Next::Event(event) => (event, receiver),
             Next::Nothing => (Bytes::from_static(b":\n\n"), receiver),
-            // Events tell what has changed, so it begins anew.
+            // Events contain only changes, so the viewer starts again with a snapshot.
             Next::Missed => self.monitor.subscribe(),
             Next::End => return Poll::Ready(None),
         };
@@ -68,10 +67,10 @@ impl BodyStream for Events {
     }
 }
 
-/// The next events of a viewer.
+/// The next event of a viewer.
 enum Next {
     Event(Bytes),
-    /// It was too slow, and has missed events.
+    /// The viewer was too slow, and has missed events.
     Missed,
     Nothing,
     End,
@@ -87,7 +86,7 @@ async fn next(mut receiver: Receiver<Bytes>) -> (Next, Receiver<Bytes>) {
     (next, receiver)
 }
 
-/// The places of viewers.
+/// The slots of viewers.
 #[derive(Debug)]
 pub(super) struct Places {
     taken: AtomicUsize,
@@ -102,16 +101,16 @@ impl Places {
         })
     }
 
-    /// Takes a place, if there is one.
+    /// Takes a slot, if one is free.
     pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
         let taken = self.taken.fetch_add(1, Ordering::Relaxed);
-        // It is given back when it is dropped.
+        // The slot is released when it is dropped.
         let place = Place(Arc::clone(self));
         (taken < self.max).then_some(place)
     }
 }
 
-/// The place of one viewer.
+/// The slot of one viewer.
 #[derive(Debug)]
 pub(super) struct Place(Arc<Places>);
 

@@ -1,7 +1,7 @@
 //! The last hour: curves of the busiest methods, and of all servers and all clients together.
 //!
-//! It is fed with readings of counters that only grow, and keeps what differs between two of them.
-//! It has no clock: whoever feeds it says how many seconds have passed.
+//! It receives readings of counters that only grow, and keeps the differences between them. It has
+//! no clock: the caller passes the number of elapsed seconds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::curve::{Curve, SECONDS, TEN};
 use super::window::{Counts, Window};
 use super::wire::Kind;
 
-/// The share of the activity of a method that remains after a second.
+/// The factor by which the activity of a method decays per second.
 const KEPT_ACTIVITY: f64 = 0.97;
 
 /// A method: its source and its path.
 pub(super) type Key = (usize, Arc<str>);
 
-/// The calls of a method that were counted since its beginning.
+/// The calls of a method since the start of its source.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counters<'a> {
     pub(super) codes: &'a Codes,
@@ -35,18 +35,18 @@ pub(super) struct MethodHistory {
     /// The calls per second, averaged over about half a minute.
     activity: f64,
     pub(super) curve: Option<Box<Curve>>,
-    /// The last update that had it.
+    /// The last update that included the method.
     seen: u64,
 }
 
 impl MethodHistory {
-    /// Returns what was counted since the last reading.
+    /// Returns the counts since the last reading.
     fn read(&mut self, counters: &Counters<'_>, seconds: u64) -> Counts {
         let mut counts = Counts::none(seconds);
         if *counters.codes == self.codes {
             return counts;
         }
-        // Counters that have become smaller are those of a successor.
+        // Counters that have become smaller belong to a successor.
         if counters.codes.total() >= self.codes.total() {
             counts.codes = counters.codes.since(&self.codes);
             counts.latency = counters.latency.since(&self.latency);
@@ -89,7 +89,7 @@ pub(super) struct History {
     pub(super) methods: HashMap<Key, MethodHistory>,
     pub(super) totals: BTreeMap<Kind, TotalHistory>,
     max_curves: usize,
-    /// The seconds of all updates, and the number of updates.
+    /// The total seconds of all updates, and the number of updates.
     now: u64,
     updates: u64,
 }
@@ -105,14 +105,14 @@ impl History {
         }
     }
 
-    /// Takes the readings of all methods, `seconds` after the last ones. Methods that are not among
-    /// them are forgotten. The first update is the beginning of the curves, without points.
+    /// Takes the readings of all methods, `seconds` after the last ones. Methods without a reading
+    /// are dropped. The first update starts the curves, without adding points.
     pub(super) fn update<'a>(
         &mut self,
         seconds: u64,
         readings: impl IntoIterator<Item = (Key, Kind, Counters<'a>)>,
     ) {
-        // What was counted in more time than the curves show says nothing about any point.
+        // Counts over a longer time than the curves cover cannot be assigned to points.
         let seconds = seconds.clamp(1, SECONDS as u64);
         let is_first = self.updates == 0;
         let tens = self.now / TEN;
@@ -144,7 +144,7 @@ impl History {
     }
 
     /// Gives curves to the busiest methods without one: while there is room, and then in place of
-    /// the one that is least busy, if that has less than half of the calls.
+    /// the least busy method with a curve, if that has less than half of the calls.
     fn give_curves(&mut self) {
         let with = self.busiest(|method| method.curve.is_some());
         let without = self.busiest(|method| method.curve.is_none() && method.activity > 0.0);
@@ -163,7 +163,7 @@ impl History {
         }
     }
 
-    /// Returns those of the methods that are wanted, the busiest first.
+    /// Returns the wanted methods, the busiest first.
     fn busiest(&self, is_wanted: impl Fn(&MethodHistory) -> bool) -> Vec<(f64, Key)> {
         let wanted = self.methods.iter().filter(|(_, method)| is_wanted(method));
         let mut wanted: Vec<(f64, Key)> = wanted
@@ -228,7 +228,7 @@ mod tests {
         history.update(seconds, readings);
     }
 
-    /// The numbers of the methods with curves.
+    /// Returns the numbers of the methods with curves.
     fn with_curves(history: &History) -> Vec<usize> {
         let methods = history.methods.iter();
         let with = methods.filter(|(_, method)| method.curve.is_some());
@@ -244,7 +244,7 @@ mod tests {
         ) {
             let mut history = History::new(5);
             let mut source = Source::default();
-            // What was counted before the page began is in no curve.
+            // Counts from before the start of the page are in no curve.
             source.call(1000, UNAVAILABLE, 1);
             update(&mut history, 1, std::slice::from_ref(&source));
             let mut points = Vec::new();

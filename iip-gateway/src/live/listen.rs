@@ -1,4 +1,4 @@
-//! A listener of its own for the page.
+//! A separate listener for the page.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::listen::ListenOptions;
 use crate::service::App;
 
-/// The most connections of the listener.
+/// Maximum number of connections of the listener.
 const MAX_CONNECTIONS: usize = 100;
 
 /// The pause after an error of the listener, such as too many open files.
@@ -43,7 +43,7 @@ pub(super) async fn serve(mut listener: Listener, page: LiveHandler) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let limits = Arc::new(Limits::new());
     let options = Arc::new(ListenOptions::new());
-    // Nobody ends it, so that it shows the end of the others.
+    // The page is not drained, so that it shows the end of the other servers.
     let drain = Drainer::new().drain();
     loop {
         // Connections beyond the limit wait in the queue of the system.

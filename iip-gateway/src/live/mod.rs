@@ -1,8 +1,8 @@
-//! The live page: what a process is doing, for browsers, terminals and scripts.
+//! The live page: the current state of a process, for browsers, terminals and scripts.
 //!
-//! It shows the servers, clients and gateways of a process: whether something is wrong, the calls
-//! and errors of each method with their latencies and curves of the last hour, calls that failed or
-//! were slow, backends, connections, and builds of peers. It is off unless a program starts it.
+//! It shows the servers, clients and gateways of a process: a verdict on their health, the calls
+//! and errors of each method with latencies and curves of the last hour, calls that failed or were
+//! slow, backends, connections, and builds of peers. It is off unless a program starts it.
 //!
 //! ```
 //! use iip_core::Server;
@@ -17,16 +17,16 @@
 //! # }
 //! ```
 //!
-//! A browser gets the page, and `curl` a text; with `Accept: application/json` there are the
-//! numbers. `docs/guide/live-page.md` in the repository describes them.
+//! A browser gets the page, and `curl` a text; a request with `Accept: application/json` gets JSON.
+//! `docs/guide/live-page.md` in the repository describes it.
 //!
 //! # Who may see it
 //!
-//! Names of methods, addresses and texts of errors are not for everybody. Without
-//! [`allow`](LivePage::allow), the page is served to the own machine only. Everything that is
-//! kept and sent is limited in size.
+//! Names of methods, addresses and texts of errors are not public. Without
+//! [`allow`](LivePage::allow), the page is served only to the same machine. Everything that is kept
+//! and sent is limited in size.
 
-// How the numbers pass:
+// The path of the figures through the modules:
 //
 //   source (reads) ─▶ history (windows, curves) ─▶ rows ─▶ monitor: each second, what has changed
 //                                                   └─▶ respond: page, text, JSON; events: viewers
@@ -59,7 +59,7 @@ pub use self::respond::{LiveClient, LiveHandler};
 use self::source::Source;
 use crate::gateway::Gateway;
 
-/// The most viewers, unless another number is set.
+/// Default maximum number of viewers.
 const MAX_VIEWERS: usize = 20;
 
 /// The live page of a process before it is started, see the [module](self).
@@ -124,11 +124,12 @@ impl LivePage {
         self
     }
 
-    /// Decides who may see the page. Default: whoever reaches it, but it then listens on addresses
-    /// of the own machine only, and a server that shares its port does not show it.
+    /// Sets the check that decides which clients may see the page. Default: everyone who can reach
+    /// it. The page then listens only on addresses of the same machine, and a server that shares
+    /// its port does not serve it.
     ///
     /// The function is called for every request, so it should be quick and must not block. Clients
-    /// that it refuses get status 403.
+    /// that it rejects get status 403.
     #[must_use]
     pub fn allow(
         mut self,
@@ -138,16 +139,16 @@ impl LivePage {
         self
     }
 
-    /// Adds a name that the page may be asked for by, such as `orders.internal`, without a port.
-    /// Default: none. Requests for addresses and for `localhost` are always replied to; others get
-    /// status 421, because the page of another site may have given its own name our address.
+    /// Adds a host name of the page, such as `orders.internal`, without a port. Default: none.
+    /// Requests for addresses and for `localhost` are always accepted; others get status 421,
+    /// because another site may have made its own name resolve to our address (DNS rebinding).
     #[must_use]
     pub fn host(mut self, name: impl Into<String>) -> Self {
         self.hosts.push(name.into());
         self
     }
 
-    /// Shows a button that drains the process: `drain` is called the first time that somebody
+    /// Shows a button that drains the process. `drain` is called the first time that a user
     /// confirms it, and must not block. Default: no button.
     ///
     /// Such a request needs a secret that the page contains, and must come from the page itself.
@@ -168,23 +169,23 @@ impl LivePage {
         self
     }
 
-    /// Sets the maximum number of viewers that get events at the same time. Default: 20. Further
-    /// ones get status 503; text and JSON are not limited by it.
+    /// Sets the maximum number of concurrent viewers that get events. Default: 20. Further ones get
+    /// status 503. The limit does not apply to text and JSON.
     #[must_use]
     pub fn max_viewers(mut self, max: usize) -> Self {
         self.max_viewers = max;
         self
     }
 
-    /// Sets the time from which a call that succeeds is shown as slow. Default: 1 s; at least 1 ms.
+    /// Sets the duration at which a successful call is shown as slow. Default: 1 s; at least 1 ms.
     #[must_use]
     pub fn slow_call(mut self, slow: Duration) -> Self {
         self.slow_call = Some(slow);
         self
     }
 
-    /// Starts to read the sources each second, in the current runtime. Returns the handler for
-    /// [`Http::live`](crate::Http::live); when all its clones are dropped, the reading ends.
+    /// Starts to read the sources every second, in the current runtime. Returns the handler for
+    /// [`Http::live`](crate::Http::live). The reading ends when all its clones are dropped.
     ///
     /// # Panics
     ///
@@ -199,7 +200,7 @@ impl LivePage {
         let has_drain = self.on_drain.is_some();
         let monitor = Monitor::new(self.name, self.version, self.sources, has_drain, token());
         let monitor = Arc::new(monitor);
-        // Before the page can be asked for, so that its first answer has the sources.
+        // Read before the page can be requested, so that its first reply has the sources.
         monitor.tick();
         tokio::spawn(Monitor::run(Arc::downgrade(&monitor)));
         LiveHandler::new(Shared {
@@ -211,14 +212,14 @@ impl LivePage {
         })
     }
 
-    /// [Starts](Self::start) the page and serves it over HTTP/1.1 on an address of its own, such as
-    /// `127.0.0.1:9000`, at the path `/live`, until the runtime shuts down. Returns the address, with
-    /// the port that the system chose if it was 0.
+    /// [Starts](Self::start) the page and serves it over HTTP/1.1 on a separate address, such as
+    /// `127.0.0.1:9000`, at the path `/live`, until the runtime shuts down. Returns the address,
+    /// with the port that the system chose if it was 0.
     ///
     /// # Errors
     ///
-    /// Fails if it cannot listen on the address, or if other machines may reach it and nothing says
-    /// who may see the page (option `allow`).
+    /// Fails if it cannot listen on the address, or if other machines may reach it and
+    /// [`allow`](Self::allow) is not set.
     ///
     /// # Panics
     ///
@@ -232,7 +233,7 @@ impl LivePage {
 }
 
 impl LivePage {
-    /// Rejects an address that others may reach, unless it is set who may see the page.
+    /// Rejects an address that other machines may reach, unless [`allow`](Self::allow) is set.
     pub(crate) fn check(&self, address: &str) -> io::Result<()> {
         if self.allow.is_some() || is_own_machine(address)? {
             return Ok(());
@@ -256,8 +257,8 @@ impl fmt::Debug for LivePage {
     }
 }
 
-/// Returns `true` if only the own machine can reach an address. Names that the system must look up
-/// are not believed to be that.
+/// Returns `true` if only the same machine can reach an address. Names that the system must resolve
+/// do not count as such.
 fn is_own_machine(address: &str) -> io::Result<bool> {
     let is_name = |host: &str| host.eq_ignore_ascii_case("localhost");
     match address.parse::<SocketAddr>() {
@@ -274,8 +275,8 @@ fn is_own_machine(address: &str) -> io::Result<bool> {
     }
 }
 
-/// Returns a secret of this process. The keys of the hashers of the standard library come from the
-/// random numbers of the system, and what they make of them cannot be told without the keys.
+/// Returns a secret of this process. The hashers of the standard library have random keys from the
+/// system, and their output cannot be predicted without the keys.
 fn token() -> String {
     let part = || RandomState::new().hash_one("live");
     format!("{:016x}{:016x}", part(), part())

@@ -1,4 +1,4 @@
-//! The part that all viewers share: the readings of each second, and the events with the changes.
+//! The state that all viewers share: the readings of each second, and the events with the changes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -20,10 +20,10 @@ use super::wire::{
     MethodWithCurve, ShortCurve, Snapshot, Tick, TotalWithCurves,
 };
 
-/// The most methods with curves.
+/// Maximum number of methods with curves.
 const MAX_CURVES: usize = 200;
 
-/// The events that a viewer may be late by. It then gets a new snapshot.
+/// Maximum number of events by which a viewer may lag. After that, it gets a new snapshot.
 const MAX_LATE: usize = 4;
 
 /// The contents of the page, and its name.
@@ -32,7 +32,7 @@ pub(super) struct Monitor {
     name: String,
     version: String,
     started: u64,
-    /// The secret of this process that actions need.
+    /// The secret of this process, which requests for actions must contain.
     token: String,
     has_drain: bool,
     is_draining: AtomicBool,
@@ -48,7 +48,7 @@ struct State {
     history: History,
     ids: Ids,
     readings: Vec<Option<Reading>>,
-    /// The rows that viewers have. `None` if nobody has looked since the last tick.
+    /// The rows that viewers have. `None` if there was no viewer since the last tick.
     rows: Option<Rows>,
 }
 
@@ -88,12 +88,12 @@ impl Monitor {
         &self.token
     }
 
-    /// Takes note that the process drains. Returns `true` the first time.
+    /// Records that the process drains. Returns `true` the first time.
     pub(super) fn set_draining(&self) -> bool {
         !self.is_draining.swap(true, Ordering::Relaxed)
     }
 
-    /// Reads the sources each second from now, as long as the monitor exists.
+    /// Reads the sources every second, as long as the monitor exists.
     pub(super) async fn run(this: Weak<Self>) {
         const SECOND: Duration = Duration::from_secs(1);
         let first = Instant::now() + SECOND;
@@ -108,7 +108,7 @@ impl Monitor {
         }
     }
 
-    /// Reads the sources, and tells viewers what has changed.
+    /// Reads the sources, and sends the changes to viewers.
     pub(super) fn tick(&self) {
         // Sources are only added. They are read without the lock, so that viewers do not wait.
         let sources = self.lock().sources.clone();
@@ -116,7 +116,7 @@ impl Monitor {
         let mut state = self.lock();
         let now = Instant::now();
         let passed = state.last.map_or(Duration::from_secs(1), |last| now - last);
-        // Rounded to seconds, and what is left counts in the next ones.
+        // Rounded to seconds; the remainder counts towards the next tick.
         let seconds = (passed + Duration::from_millis(500)).as_secs();
         if seconds == 0 {
             return;
@@ -148,14 +148,14 @@ impl Monitor {
         let tick = state.tick;
         let (rows, _) = self.rows(&mut state);
         if let Some(before) = before {
-            // Without receivers, nobody is told.
+            // An error means that there are no viewers.
             let _ = self
                 .ticks
                 .send(event("tick", &self.changes(tick, &before, rows)));
         }
     }
 
-    /// Returns the event with everything, and the receiver of those that follow.
+    /// Returns the event with the whole snapshot, and the receiver of the following events.
     pub(super) fn subscribe(&self) -> (Bytes, broadcast::Receiver<Bytes>) {
         // Under the lock, so that no event is between the two.
         let mut state = self.lock();
@@ -164,12 +164,12 @@ impl Monitor {
         (event, receiver)
     }
 
-    /// Returns everything as JSON, or everything but the curves.
+    /// Returns the snapshot as JSON, with or without the curves.
     pub(super) fn json(&self, with_curves: bool) -> Bytes {
         self.with_snapshot(&mut self.lock(), with_curves, |snapshot| json(snapshot))
     }
 
-    /// Returns everything as text.
+    /// Returns the snapshot as text.
     pub(super) fn text(&self) -> Bytes {
         self.with_snapshot(&mut self.lock(), false, |snapshot| {
             text::text(snapshot).into()
@@ -267,7 +267,7 @@ impl Monitor {
     fn changes<'a>(&'a self, tick: u64, before: &Rows, rows: &'a Rows) -> Tick<'a> {
         let (methods, gone) = changed(&before.methods, &rows.methods, |row| row.id);
         let (connections, closed) = changed(&before.connections, &rows.connections, |row| row.id);
-        // The latest come first.
+        // The latest calls come first.
         let known = |call: &&CallRow| before.calls.contains(call);
         let new = rows.calls.iter().take_while(|call| !known(call)).count();
         Tick {
@@ -290,7 +290,7 @@ impl Monitor {
     }
 }
 
-/// Returns the rows that have changed or are new, and the numbers of those that have gone.
+/// Returns the rows that have changed or are new, and the numbers of those that were removed.
 fn changed<'a, T: PartialEq, K: Copy + Eq + Hash>(
     before: &[T],
     now: &'a [T],
@@ -313,7 +313,7 @@ fn changed<'a, T: PartialEq, K: Copy + Eq + Hash>(
 fn json(value: &impl Serialize) -> Bytes {
     match serde_json::to_vec(value) {
         Ok(text) => text.into(),
-        // Numbers, texts and lists always are JSON.
+        // Numbers, texts and lists can always be written as JSON.
         Err(error) => {
             tracing::error!(%error, "the live page cannot be written");
             Bytes::from_static(b"{}")

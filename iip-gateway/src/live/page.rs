@@ -1,10 +1,10 @@
-//! The page as HTML, and the headers that keep it to what it needs.
+//! The page as HTML, and the headers that restrict it.
 
 /// The page, with its script and its style.
 pub(super) const HTML: &str = include_str!("live.html");
 
-/// The policy of the page: it may run its own script and style, and ask the address that it comes
-/// from. Texts of peers that became markup would not run.
+/// The content security policy of the page: it may run its own script and style, and connect to its
+/// own origin. Scripts injected by texts of peers would not run.
 pub(super) const POLICY: &str = concat!(
     "default-src 'none'; ",
     "script-src 'sha256-H8ZQy2vigD9pdkdrqhXRmxGHhQW2t6teD81vLzyoPUs='; ",

@@ -28,20 +28,20 @@ pub(super) const PATH: &str = "/live";
 /// The header with the token of an action. Scripts of other origins cannot set it.
 const TOKEN: HeaderName = HeaderName::from_static("x-live-token");
 
-/// Whoever asks for the live page.
+/// A client that requests the live page.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct LiveClient<'a> {
     /// The address; `None` on Unix sockets and in memory.
     pub addr: Option<SocketAddr>,
-    /// The verified certificates that it presented, DER, its own first.
+    /// The verified certificates that it presented, in DER, its own first.
     pub certificates: &'a [Vec<u8>],
     headers: &'a HeaderMap,
 }
 
 impl LiveClient<'_> {
-    /// Returns the value of a header of the request, such as `authorization`; `None` if there is
-    /// none, or it is not a text.
+    /// Returns the value of a header of the request, such as `authorization`; `None` if it is
+    /// missing or not a text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -51,9 +51,9 @@ impl LiveClient<'_> {
 pub(super) type Allow = dyn Fn(&LiveClient<'_>) -> bool + Send + Sync;
 pub(super) type OnDrain = dyn Fn() + Send + Sync;
 
-/// The handler of requests of the live page, for servers of HTTP. Cheap to clone.
+/// The handler of requests for the live page, for HTTP servers. Cheap to clone.
 ///
-/// [`LivePage::start`](super::LivePage::start) makes it.
+/// Created by [`LivePage::start`](super::LivePage::start).
 #[derive(Clone)]
 pub struct LiveHandler(Arc<Shared>);
 
@@ -62,7 +62,7 @@ pub(super) struct Shared {
     pub(super) places: Arc<Places>,
     pub(super) allow: Option<Arc<Allow>>,
     pub(super) on_drain: Option<Box<OnDrain>>,
-    /// The names by which the page is asked for, besides addresses and `localhost`.
+    /// The host names of the page, in addition to addresses and `localhost`.
     pub(super) hosts: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ impl fmt::Debug for LiveHandler {
     }
 }
 
-/// A reply that is not what was asked for.
+/// A reply other than the requested one.
 struct Refusal(StatusCode, &'static str);
 
 impl LiveHandler {
@@ -95,13 +95,12 @@ impl LiveHandler {
             .add(Source::client(name.into(), client.clone()));
     }
 
-    /// Returns `true` if it is set who may see the page.
+    /// Returns `true` if [`allow`](super::LivePage::allow) is set.
     pub(crate) fn has_allow(&self) -> bool {
         self.0.allow.is_some()
     }
 
-    /// Returns `true` if a request for this path is one for the live page: `/live`, and what is
-    /// below it.
+    /// Returns `true` if this path belongs to the live page: `/live` and everything below it.
     pub(crate) fn is_for(path: &str) -> bool {
         let rest = path.strip_prefix(PATH);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -226,7 +225,7 @@ impl LiveHandler {
         let events = Events::new(Arc::clone(&self.0.monitor), drain, place);
         let body = ReplyBody::stream(events);
         let mut response = with_type(body, "text/event-stream");
-        // Some proxies would otherwise collect the events.
+        // Otherwise, some proxies would buffer the events.
         response.headers_mut().insert(
             HeaderName::from_static("x-accel-buffering"),
             HeaderValue::from_static("no"),
@@ -254,7 +253,7 @@ impl LiveHandler {
             return Err(Refusal(StatusCode::NOT_FOUND, "there is nothing to drain"));
         };
         let header = |name: &HeaderName| request.headers.get(name).map(HeaderValue::as_bytes);
-        // Browsers name the origin of every POST.
+        // Browsers send the origin with every POST request.
         let origin = header(&ORIGIN).map(|origin| {
             let origin = std::str::from_utf8(origin).unwrap_or_default();
             let origin = origin.split_once("://").map_or("", |(_, origin)| origin);
@@ -282,9 +281,9 @@ impl LiveHandler {
 }
 
 impl Shared {
-    /// Returns `true` if a page of another site cannot have this host as its own, or it is known.
-    /// The names of other sites may have our address, and their pages could then read what we
-    /// reply.
+    /// Returns `true` if the host is known, or cannot be the name of another site. The name of
+    /// another site may resolve to our address, and its pages could then read our replies (DNS
+    /// rebinding).
     fn is_known(&self, host: &str) -> bool {
         let bare = host
             .strip_prefix('[')
@@ -312,7 +311,7 @@ fn authority(request: &Parts) -> Option<Authority> {
     Authority::try_from(host.as_bytes()).ok()
 }
 
-/// Compares without telling by the time how much is the same.
+/// Compares in constant time.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     let pairs = one.iter().zip(other);
     one.len() == other.len() && pairs.fold(0, |seen, (one, other)| seen | (one ^ other)) == 0
@@ -330,7 +329,7 @@ fn plain(text: impl Into<Bytes>) -> Response<ReplyBody> {
     with_type(ReplyBody::new(text.into()), "text/plain; charset=utf-8")
 }
 
-/// The root of a listener of its own leads to the page.
+/// Returns the redirect from the root of a separate listener to the page.
 fn to_page() -> Response<ReplyBody> {
     let mut response = plain("see /live\n");
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;

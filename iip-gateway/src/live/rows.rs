@@ -1,4 +1,4 @@
-//! The rows of the page: what the sources have counted, in the form that is sent.
+//! The rows of the page: the counts of the sources, in the form that is sent.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -22,13 +22,13 @@ use super::wire::{
     SourceRow, TotalRow, Verdict,
 };
 
-/// The most backends that are shown.
+/// Maximum number of backends that are shown.
 const MAX_BACKENDS: usize = 1000;
 
-/// The most bytes of a name or a message, which are those of a peer.
+/// Maximum number of bytes of a name or a message, which come from a peer.
 const MAX_TEXT: usize = 300;
 
-/// Numbers for keys, which are never used again.
+/// Numbers for keys. A number is never reused.
 #[derive(Debug)]
 pub(super) struct Numbers<K> {
     known: HashMap<K, u32>,
@@ -53,7 +53,7 @@ impl<K: Eq + Hash> Numbers<K> {
         })
     }
 
-    /// Forgets what is not among the keys that are wanted.
+    /// Drops all keys except the wanted ones.
     fn retain(&mut self, is_wanted: impl Fn(&K) -> bool) {
         self.known.retain(|key, _| is_wanted(key));
     }
@@ -63,7 +63,7 @@ impl<K: Eq + Hash> Numbers<K> {
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     methods: Numbers<Key>,
-    /// A connection: its source, its peer, and its place among those of the same peer.
+    /// A connection: its source, its peer, and its index among those of the same peer.
     connections: Numbers<(usize, Option<SocketAddr>, usize)>,
     builds: Builds,
 }
@@ -75,12 +75,12 @@ struct Builds(HashMap<usize, (Bytes, Option<String>)>);
 impl Builds {
     fn of(&mut self, hello: &Bytes) -> Option<String> {
         let entry = self.0.entry(hello.as_ptr().addr());
-        // The hello is kept, so that no other one gets its address.
+        // The hello is kept alive, so that no other one gets its address.
         let (_, build) = entry.or_insert_with(|| (hello.clone(), build(hello)));
         build.clone()
     }
 
-    /// Forgets the hellos of peers that have gone.
+    /// Drops the hellos of peers that have disconnected.
     fn forget_unused(&mut self) {
         self.0.retain(|_, (hello, _)| !hello.is_unique());
     }
@@ -103,7 +103,7 @@ pub(super) struct Rows {
     pub(super) calls: Vec<CallRow>,
     pub(super) backends: Vec<BackendRow>,
     pub(super) connections: Vec<ConnectionRow>,
-    /// All connections, of which not all may be listed.
+    /// Number of connections, of which not all may be listed.
     pub(super) connection_count: usize,
     pub(super) peers: Vec<PeerRow>,
 }
@@ -213,7 +213,7 @@ fn calls(known: &[Known<'_>]) -> Vec<CallRow> {
         .collect()
 }
 
-/// Returns a text of a peer without characters that could mislead, and not too long.
+/// Returns a text of a peer without misleading characters, and cut to the maximum length.
 fn printable(text: &str) -> String {
     let mut shown = Printable(text).to_string();
     if shown.len() > MAX_TEXT {
@@ -245,7 +245,7 @@ fn source_row(id: usize, source: &Source, reading: Option<&Reading>) -> SourceRo
 
 #[expect(clippy::cast_precision_loss, reason = "rates are for people")]
 fn per_second(count: u64, seconds: u64) -> f64 {
-    // Digits beyond the second would only make the text longer.
+    // Two decimal places suffice; more would only make the text longer.
     (100.0 * count as f64 / seconds.max(1) as f64).round() / 100.0
 }
 
@@ -296,7 +296,7 @@ fn backends_of(source: usize, reading: &Reading) -> Vec<BackendRow> {
     let Some(explanation) = &reading.explanation else {
         return Vec::new();
     };
-    // Connections are known by the address of the peer, backends by the address in the source.
+    // Connections have the address of the peer, backends the address in the source.
     let mut counts: HashMap<String, usize> = HashMap::new();
     for connection in &reading.stats.connections.list {
         if let Some(peer) = connection.peer {
@@ -337,7 +337,7 @@ fn connections(known: &[Known<'_>], now: SystemTime, ids: &mut Ids) -> Vec<Conne
                 id: ids.connections.of((source, peer, *place)),
                 source,
                 peer: peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string()),
-                // To the second, so that it does not change from reading to reading.
+                // Rounded to seconds, so that it does not change from reading to reading.
                 since: millis(now.checked_sub(connection.age).unwrap_or(UNIX_EPOCH)).div_ceil(1000)
                     * 1000,
                 received: connection.received_bytes,

@@ -116,7 +116,7 @@ fn merged(mut one: Reading, other: Reading) -> Reading {
     }
     stats.connections.open += more.connections.open;
     stats.connections.list.extend(more.connections.list);
-    // The clients judge each for itself. The worse opinion is the interesting one.
+    // Each client judges the backend separately. The worse verdict is shown.
     if let (Some(known), Some(more)) = (&mut one.explanation, other.explanation) {
         for backend in more.backends {
             let same = known

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use super::wire::{Level, Snapshot, SourceRow};
 
-/// The most rows of a table.
+/// Maximum number of rows of a table.
 const MAX_ROWS: usize = 40;
 
-/// The most characters of a cell.
+/// Maximum number of characters of a cell.
 const MAX_CELL: usize = 60;
 
-/// A table whose first column is on the left, and the others on the right unless they say so.
+/// A table whose first column is aligned to the left, and the others to the right unless listed in
+/// `left`.
 struct Table {
     title: &'static str,
     heads: &'static [&'static str],
-    /// The columns that begin on the left.
+    /// The columns that are aligned to the left.
     left: &'static [usize],
     rows: Vec<Vec<String>>,
 }
@@ -94,7 +95,7 @@ pub(super) fn text(snapshot: &Snapshot<'_>) -> String {
         connections(snapshot),
         peers(snapshot),
     ] {
-        // Writing to a text does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, "{table}");
     }
     text

@@ -1,4 +1,4 @@
-//! The first line: whether something is wrong, and what.
+//! The verdict in the first line: the state of health, and the faults.
 
 use iip_core::stats::verdict::{Failing, MAX_FINDINGS};
 
@@ -101,7 +101,7 @@ fn left_out(source: &SourceRow, backends: &[BackendRow]) -> Option<Finding> {
     let of_source = backends
         .iter()
         .filter(|backend| backend.source == source.id);
-    // Drained ones are left out on purpose.
+    // Drained backends do not count: they are out of use on purpose.
     let wanted: Vec<&BackendRow> = of_source
         .filter(|backend| backend.state != "drained")
         .collect();

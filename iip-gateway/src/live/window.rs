@@ -25,7 +25,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// No calls in so many seconds.
+    /// Returns counts without calls, for this number of seconds.
     pub(super) fn none(seconds: u64) -> Self {
         Self {
             seconds,
@@ -58,10 +58,10 @@ impl Counts {
     }
 }
 
-/// The calls of the last 10 to 20 s: since the last but one full 10 s.
+/// The calls of the last 10 to 20 s: of the last full 10 s, and of the time since then.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// Since the last full 10 s, and the 10 s before.
+    /// The counts since the last full 10 s, and those of these 10 s.
     current: Counts,
     previous: Counts,
     /// The second of the last update.
@@ -70,7 +70,7 @@ pub(super) struct Window {
     pub(super) ten: Option<Point>,
 }
 
-/// What is shown of a window.
+/// The figures of a window that are shown.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Recent {
     pub(super) seconds: u64,
@@ -80,7 +80,7 @@ pub(super) struct Recent {
 }
 
 impl Window {
-    /// Adds what was counted since the last update. `is_ten` says that this completes 10 s.
+    /// Adds the counts since the last update. `is_ten` is set if they complete 10 s.
     pub(super) fn add(&mut self, counts: &Counts, is_ten: bool) {
         self.second = counts.point(counts.seconds);
         self.current.add(counts);
@@ -92,7 +92,7 @@ impl Window {
         });
     }
 
-    /// Returns what is shown.
+    /// Returns the figures that are shown.
     pub(super) fn recent(&self) -> Recent {
         let mut both = self.previous.clone();
         both.add(&self.current);

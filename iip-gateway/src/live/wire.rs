@@ -1,4 +1,4 @@
-//! The numbers of the page as JSON. `docs/guide/live-page.md` describes them.
+//! The JSON of the page. `docs/guide/live-page.md` describes it.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::curve::{Point, Ring};
 
-/// The version of the format. It changes if something that exists gets another meaning.
+/// The version of the format. It changes if the meaning of an existing field changes.
 pub(super) const FORMAT: u32 = 1;
 
 /// Everything that the page shows.
@@ -16,7 +16,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) name: &'a str,
     pub(super) version: &'a str,
     pub(super) pid: u32,
-    /// Times are milliseconds since 1970.
+    /// Like all times, in milliseconds since the Unix epoch.
     pub(super) started: u64,
     pub(super) now: u64,
     pub(super) tick: u64,
@@ -41,11 +41,11 @@ pub(super) struct Tick<'a> {
     pub(super) totals: &'a [TotalRow],
     /// The methods that have changed.
     pub(super) methods: Vec<&'a MethodRow>,
-    /// Those that have gone.
+    /// The methods that were removed.
     pub(super) gone: Vec<u32>,
-    /// The calls that are new, the latest first.
+    /// The new calls, the latest first.
     pub(super) calls: &'a [CallRow],
-    /// All of them, if one has changed.
+    /// All backends, if one has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backends: Option<&'a [BackendRow]>,
     pub(super) connections: ChangedConnections<'a>,
@@ -53,7 +53,7 @@ pub(super) struct Tick<'a> {
     pub(super) peers: Option<&'a [PeerRow]>,
 }
 
-/// The answer to the first question.
+/// The verdict in the first line of the page.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Verdict {
     pub(super) level: Level,
@@ -86,7 +86,7 @@ pub(super) struct SourceRow {
     pub(super) target: Option<String>,
 }
 
-/// The work of a source.
+/// The kind of a source.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
@@ -110,7 +110,7 @@ pub(super) struct TotalRow {
     #[serde(flatten)]
     pub(super) figures: Figures,
     pub(super) second: Second,
-    /// The last 10 s, in the event that completes them.
+    /// The point of the last 10 s, in the event that completes them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ten: Option<Second>,
 }
@@ -170,9 +170,9 @@ pub(super) struct MethodRow {
     /// The limit on concurrent calls of this method alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) limit: Option<u32>,
-    /// Calls per second by the code that they end with, without OK.
+    /// Calls per second by their codes, without OK.
     pub(super) codes: BTreeMap<&'static str, f64>,
-    /// Since the source was started.
+    /// Number of calls since the source was started.
     pub(super) calls: u64,
     pub(super) failed: u64,
     /// Calls and errors of the last second.
@@ -240,7 +240,7 @@ pub(super) struct MethodCurves {
 /// A call that failed, or was slow.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(super) struct CallRow {
-    /// Grows from call to call.
+    /// The number of the call, which grows from call to call.
     pub(super) n: u64,
     pub(super) at: u64,
     pub(super) source: usize,
@@ -270,10 +270,10 @@ pub(super) struct BackendRow {
     pub(super) address: String,
     pub(super) state: String,
     pub(super) weight: f64,
-    /// The expected cost of another call in microseconds.
+    /// The expected cost of another call, in microseconds.
     pub(super) score: Option<f64>,
     pub(super) in_flight: u32,
-    /// `None` if it is not known which connections are to this backend.
+    /// `None` if the connections to this backend are not known.
     pub(super) connections: Option<usize>,
     pub(super) reasons: Vec<String>,
 }
@@ -300,10 +300,10 @@ pub(super) struct ConnectionRow {
     pub(super) since: u64,
     pub(super) received: u64,
     pub(super) sent: u64,
-    /// Bytes that wait to be written.
+    /// Bytes that are queued to be written.
     pub(super) unsent: usize,
     pub(super) calls: usize,
-    /// The last round trip that was measured, in microseconds.
+    /// The last measured round-trip time, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rtt: Option<u64>,
     /// The number of times that a stream had to wait for credit.

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 /// above its own, with the services as [`describe`] returns them, and calls their methods there.
 pub(crate) const PAGE: &str = include_str!("docs.html");
 
-/// Nothing runs but the script and the style of the page, which talk to this gateway only.
+/// The content security policy: only the script and the style of the page run, and they may connect
+/// only to this gateway.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; \
@@ -26,7 +27,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
 });
 
-/// The content of the only element of the page with this tag.
+/// Returns the content of the only element of the page with this tag.
 fn content(tag: &str) -> &'static str {
     let rest = PAGE.split_once(&format!("<{tag}>"));
     let inner = rest.and_then(|(_, rest)| rest.split_once(&format!("</{tag}>")));
@@ -43,8 +44,9 @@ pub(crate) fn protect(headers: &mut HeaderMap) {
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
 }
 
-/// The description of a service as JSON. Each method with a path in HTTP has the property `http`
-/// in addition: the `path` below the folder of the services, and whether it accepts `get`.
+/// Returns the description of a service as JSON. Each method with an HTTP path has the additional
+/// property `http`: the `path` below the folder of the services, and `get`, which is `true` if the
+/// method accepts GET requests.
 pub(crate) fn describe(service: &Description) -> Value {
     let mut value = json!(service);
     for (index, method) in service.methods.iter().enumerate() {

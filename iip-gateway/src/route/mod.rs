@@ -51,7 +51,7 @@ pub struct Route {
     matcher: Matcher,
 }
 
-/// The error of a route that cannot work.
+/// The error of an invalid route.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
@@ -70,13 +70,14 @@ impl Route {
         Self::new(Matcher::All(Target::group(group)))
     }
 
-    /// Routes requests whose target matches a regular expression to a group. Its syntax is that of
-    /// the crate `regex`, which is that of Go with few exceptions. The time of a match is linear in
-    /// the length of the target.
+    /// Routes requests whose target matches a regular expression to a group. The syntax is that of
+    /// the crate `regex`, which differs little from that of Go. Matching takes time linear in the
+    /// length of the target.
     ///
     /// # Errors
     ///
-    /// Fails if the text is not a regular expression, or needs more than 10 MiB.
+    /// Fails if the text is not a regular expression, or if the compiled expression needs more than
+    /// 10 MiB.
     pub fn pattern(pattern: &str, group: impl Into<Arc<str>>) -> Result<Self, RouteError> {
         let pattern =
             Regex::new(pattern).map_err(|error| RouteError::Pattern(error.to_string()))?;
@@ -121,7 +122,7 @@ impl Route {
         self
     }
 
-    /// Returns the group that it names, if it is fixed.
+    /// Returns the name of the group, if it is fixed.
     pub(crate) fn names(&self) -> Option<&str> {
         match &self.matcher {
             Matcher::All(Target::Proxy(name)) | Matcher::Pattern(_, Target::Proxy(name)) => {
@@ -243,7 +244,8 @@ mod tests {
         let routes = [
             Route::all("rest"),
             pattern("/a", "first"),
-            // Its leftmost match is shorter than the target, although another one would be whole.
+            // The leftmost match is shorter than the target, although another match covers all of
+            // it.
             pattern("/a|/a/b", "shorter"),
             pattern("/a/.", "whole"),
             pattern("/x", "own").host("Own.example"),

@@ -36,15 +36,15 @@ impl<'a> RouteRequest<'a> {
         self.method.as_str()
     }
 
-    /// Returns the host that the client named, in small letters and without a port. Empty if a
-    /// client of HTTP/1.0 named none.
+    /// Returns the host that the client named, in lower case and without a port. Empty if an
+    /// HTTP/1.0 client named none.
     #[must_use]
     pub fn host(&self) -> &'a str {
         self.host
     }
 
-    /// Returns the path and the query. The path is normalized: dot segments are removed, and
-    /// characters that need no escape have none.
+    /// Returns the path and the query. The path is normalized: dot segments and unnecessary escapes
+    /// are removed.
     #[must_use]
     pub fn target(&self) -> &'a str {
         self.target
@@ -64,8 +64,8 @@ impl<'a> RouteRequest<'a> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// Returns the first value of a header, unless it is missing or has other characters than
-    /// visible ASCII. Names are compared without case.
+    /// Returns the first value of a header; `None` if it is missing or has characters other than
+    /// visible ASCII. The case of names is ignored.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name)?.to_str().ok()

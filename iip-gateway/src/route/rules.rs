@@ -36,7 +36,7 @@ impl RouteRules {
         Ok(Self { environment, group })
     }
 
-    /// Returns the target. An evaluation that fails, or an empty text, is none.
+    /// Returns the target; `None` if the evaluation fails or yields an empty text.
     pub(crate) fn choose(&self, request: &RouteRequest<'_>) -> Option<Target> {
         let mut query = Query::parse(request.query().unwrap_or_default());
         let mut context = Context::new(&self.environment, local_time(), random_id());

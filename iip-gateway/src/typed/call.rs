@@ -33,7 +33,8 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Prepares the call: its timeout, its metadata, and where a subscription begins.
+    /// Prepares the call: its timeout, its metadata, and the position at which a subscription
+    /// resumes.
     pub(super) fn new(
         client: &Client,
         options: &'a TypedOptions,
@@ -192,7 +193,7 @@ impl<'a> Call<'a> {
         Ok(body)
     }
 
-    /// Calls a method of raw bytes.
+    /// Calls a method that takes and returns raw bytes.
     async fn raw(self) -> Result<Response<ReplyBody>, Failure> {
         let (client, found) = (self.client.clone(), self.found.clone());
         let mut options = iip_core::CallOptions::new();
@@ -206,7 +207,7 @@ impl<'a> Call<'a> {
         let path = &*found.method().path;
         let reply = client.raw().request_with(path, body, options).await;
         let reply = reply.map_err(|error| Failure::of_call(&error))?;
-        // In-band errors of IIP: nothing else tells them from data.
+        // In-band IIP errors: only their content distinguishes them from data.
         let error = PlainError::read(&reply).filter(|error| error.code < 0 || error.code > 100);
         match error {
             Some(error) => Err(Failure::of_status(&error.into_status())),
@@ -214,7 +215,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Calls a method with protobuf messages, which are passed on as they are.
+    /// Calls a method with protobuf messages, which are passed on unchanged.
     async fn protobuf(self, results: &Results) -> Result<Response<ReplyBody>, Failure> {
         let (call, kind) = (
             self.json().encoded_in(CodecId::PROTOBUF),
@@ -254,7 +255,7 @@ fn timeout(
     Ok(asked.or_else(|| method.timeout_ms.map(Duration::from_millis)))
 }
 
-/// Returns the timeout of a call, its metadata, and where a subscription begins.
+/// Returns the timeout of a call, its metadata, and the position at which a subscription resumes.
 fn call_options(
     options: &TypedOptions,
     found: &Found,
@@ -285,7 +286,7 @@ fn call_options(
     Ok(made)
 }
 
-/// Arguments of a client in the form that backends read.
+/// Arguments of a client, in the form that backends read.
 fn converted(found: &Found, options: &TypedOptions, args: Bytes) -> Result<Bytes, Failure> {
     if args.is_empty() {
         return Ok(arguments::NONE);

@@ -1,4 +1,4 @@
-//! The methods of the backends, as they describe them themselves.
+//! The methods of the backends, from their own descriptions.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,26 +15,26 @@ use super::options::{JsonInt64, TypedOptions};
 use crate::failure::Failure;
 use crate::page::describe;
 
-/// The time between two questions to the backends.
+/// Minimum time between two requests for descriptions.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The time for an answer, for which requests wait.
+/// Timeout of a request for descriptions. Requests of clients wait for it.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The number of builds that are remembered. The backends may have several during an update.
+/// Maximum number of builds that are kept. Backends may have several builds during an update.
 const MAX_BUILDS: usize = 4;
 
-/// The number of nodes of the OpenAPI document, which backends determine.
+/// Maximum number of nodes of the OpenAPI document, whose size backends determine.
 const MAX_NODES: usize = 20_000;
 
-/// The methods of the backends, by their paths in HTTP.
+/// The methods of the backends, by their HTTP paths.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     /// The build that was described last is at the front.
     known: Mutex<VecDeque<Arc<Build>>>,
-    /// The last question. Requests that need an answer wait for the one that asks.
+    /// The last request for descriptions. Other requests that need it wait for the running one.
     asked: tokio::sync::Mutex<Option<Asked>>,
-    /// The backend is the server of this process, which does not change.
+    /// Set if the backend is the server of this process, which does not change.
     is_local: bool,
 }
 
@@ -48,7 +48,7 @@ struct Asked {
 #[derive(Debug)]
 pub(super) struct Build {
     described: ServerDescription,
-    /// The places of service and method for each path of HTTP.
+    /// The indices of service and method for each HTTP path.
     paths: HashMap<String, (usize, usize)>,
     openapi: OnceLock<Bytes>,
     description: OnceLock<Bytes>,
@@ -75,14 +75,14 @@ impl Catalog {
         self.is_local
     }
 
-    /// Finds the method at a path of HTTP, if there is one. Asks the backends if their build is not
-    /// known, or the path is not; at most once per second.
+    /// Finds the method at an HTTP path. Asks the backends for descriptions if their build or the
+    /// path is not known, at most once per second.
     pub(super) async fn find(&self, client: &Client, path: &str) -> Result<Option<Found>, Failure> {
         self.follow(client).await?;
         if let Some(found) = self.lookup(path) {
             return Ok(Some(found));
         }
-        // Backends that announce their build have been asked already.
+        // Backends that announce their build were asked already.
         if !self.is_local && client.announced_build().is_none() {
             self.ask(client).await?;
         }
@@ -96,7 +96,7 @@ impl Catalog {
         latest.ok_or_else(|| Failure::of_status(&Status::unavailable("no build is described")))
     }
 
-    /// Asks the backends if nothing is known of them, or a build has come that is not known.
+    /// Asks the backends for descriptions if there are none, or if an unknown build has appeared.
     async fn follow(&self, client: &Client) -> Result<(), Failure> {
         if self.is_local {
             return Ok(());
@@ -115,11 +115,11 @@ impl Catalog {
         }
     }
 
-    /// Asks the backends, unless they were asked within the last second.
+    /// Asks the backends for descriptions, unless they were asked within the last second.
     ///
     /// # Errors
     ///
-    /// They have failed, and nothing is known from before.
+    /// The request has failed, and there are no earlier descriptions.
     async fn ask(&self, client: &Client) -> Result<(), Failure> {
         let mut asked = self.asked.lock().await;
         let is_due = asked
@@ -183,7 +183,7 @@ impl Build {
                 paths.entry(path).or_insert(place);
             }
         }
-        // Paths of their own come second: they must not hide the regular one of another method.
+        // Custom paths come second: they must not hide the default path of another method.
         for (place, _, method) in each() {
             paths.entry(method.path.clone()).or_insert(place);
         }
@@ -229,7 +229,7 @@ impl Build {
 
 impl Found {
     pub(super) fn service(&self) -> &Description {
-        // The places are those of this build.
+        // The indices are those of this build.
         &self.build.described.services[self.place.0]
     }
 

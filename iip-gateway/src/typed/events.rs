@@ -21,10 +21,10 @@ use crate::failure::Failure;
 /// The time for which the head of a reply waits for the first item, which may be an error.
 const FIRST_ITEM: Duration = Duration::from_secs(1);
 
-/// The time between two signs of life in a stream of events.
+/// Interval of keep-alive comments in a stream of events.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// The size up to which items that are ready are sent together.
+/// Maximum number of bytes of ready items that are sent together.
 const PART_BYTES: usize = 16 << 10;
 
 /// The replies of a call.
@@ -67,15 +67,15 @@ struct Items {
     form: StreamForm,
     results: Results,
     ready: BytesMut,
-    /// The beginning of a shutdown, which interrupts a subscription: it has no end of its own, and
+    /// Completes when a shutdown begins, which ends a subscription: it does not end by itself, and
     /// clients resume it.
     interrupted: Option<ShuttingDown>,
-    /// Fires when nothing was sent for a while; only for events.
+    /// Expires when nothing was sent for a while; only for events.
     keepalive: Pin<Box<Sleep>>,
 }
 
 /// Replies with the items of a call that was accepted. Waits a while for the first one, because a
-/// failure has a status of its own as long as no head was sent.
+/// failure can have its own status as long as the head was not sent.
 pub(super) async fn reply(
     source: Source,
     form: StreamForm,
@@ -101,7 +101,7 @@ pub(super) async fn reply(
         Err(_) => {}
     }
     let mut response = headers::with(ReplyBody::stream(items), form.content_type(), "no-cache");
-    // nginx would otherwise collect events before it passes them on.
+    // Otherwise, nginx would buffer events.
     let unbuffered = hyper::header::HeaderValue::from_static("no");
     response
         .headers_mut()
@@ -110,8 +110,8 @@ pub(super) async fn reply(
 }
 
 impl Items {
-    /// Tells a client the position where the events begin, so that it loses none if the connection
-    /// is cut before the first one. An event without data is not shown to scripts.
+    /// Sends the position at which the events begin, so that a client misses none if the connection
+    /// is lost before the first one. Browsers do not pass an event without data to scripts.
     fn begin(&mut self) {
         if let (StreamForm::Events, Some(Source::Subscription(subscription))) =
             (self.form, &self.source)
@@ -149,7 +149,7 @@ impl Items {
         }
     }
 
-    /// Ends a subscription if a shutdown has begun.
+    /// Ends a subscription once a shutdown has begun.
     fn interrupt(&mut self, cx: &mut Context<'_>) {
         let Some(interrupted) = &mut self.interrupted else {
             return;
@@ -159,7 +159,7 @@ impl Items {
         }
         self.interrupted = None;
         match self.form {
-            // Without an event that tells of an end, browsers resume by themselves.
+            // Without a final event, browsers resume automatically.
             StreamForm::Events => self.source = None,
             StreamForm::Lines => {
                 let status = Status::unavailable("the server shuts down");
@@ -168,7 +168,7 @@ impl Items {
         }
     }
 
-    /// Adds an error, which is the end.
+    /// Adds an error, which ends the stream.
     fn error(&mut self, error: JsonError) {
         let problem = self.results.failure(error).problem();
         match self.form {
@@ -190,7 +190,7 @@ impl Items {
         self.ready.put_u8(b'\n');
     }
 
-    /// Adds a line. Line ends in JSON are spaces between its parts.
+    /// Adds a line. Line ends in JSON are replaced by spaces.
     fn line(&mut self, json: &str) {
         let start = self.ready.len();
         self.ready.put_slice(json.as_bytes());

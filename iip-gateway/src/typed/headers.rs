@@ -36,7 +36,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> 
     }
 }
 
-/// The position after which a subscription goes on, if the client names one.
+/// Returns the position after which a subscription resumes, if the client sends one.
 pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Position>, Failure> {
     let value = headers.get("last-event-id").map(HeaderValue::as_bytes);
     match value {
@@ -69,7 +69,7 @@ pub(super) fn protect(headers: &mut HeaderMap) {
     store.or_insert(HeaderValue::from_static("no-store"));
 }
 
-/// A reply with status 200.
+/// Returns a reply with status 200.
 pub(super) fn reply(
     body: Bytes,
     content_type: &'static str,
@@ -78,7 +78,7 @@ pub(super) fn reply(
     with(ReplyBody::new(body), content_type, cache_control)
 }
 
-/// A reply with status 200 and this body.
+/// Returns a reply with status 200 and this body.
 pub(super) fn with(
     body: ReplyBody,
     content_type: &'static str,
@@ -92,7 +92,7 @@ pub(super) fn with(
     response
 }
 
-/// The documentation page.
+/// Returns the documentation page.
 pub(super) fn page() -> Response<ReplyBody> {
     let text = Bytes::from_static(page::PAGE.as_bytes());
     let mut response = reply(text, "text/html; charset=utf-8", "no-cache");
@@ -100,7 +100,7 @@ pub(super) fn page() -> Response<ReplyBody> {
     response
 }
 
-/// A reply that names another place, relative to the path of the request.
+/// Returns a redirect to another place, relative to the path of the request.
 pub(super) fn moved(place: &'static str) -> Response<ReplyBody> {
     let mut response = empty(StatusCode::PERMANENT_REDIRECT);
     let place = HeaderValue::from_static(place);
@@ -108,7 +108,7 @@ pub(super) fn moved(place: &'static str) -> Response<ReplyBody> {
     response
 }
 
-/// A reply without a body.
+/// Returns a reply without a body.
 pub(super) fn empty(status: StatusCode) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::default());
     *response.status_mut() = status;
@@ -116,7 +116,7 @@ pub(super) fn empty(status: StatusCode) -> Response<ReplyBody> {
     response
 }
 
-/// The failure of a request with a method of HTTP that its target does not have.
+/// Returns the failure of a request with an HTTP method that its target does not accept.
 pub(crate) fn not_allowed(methods: &'static str) -> Failure {
     let failure = Failure::refused(
         StatusCode::METHOD_NOT_ALLOWED,

@@ -1,5 +1,5 @@
-//! JSON in which integers of 64 and 128 bits are texts. It needs the types, because a text in the
-//! place of such an integer and another text look alike.
+//! JSON in which integers of 64 and 128 bits are strings. The conversion needs the types, because
+//! other strings may look the same.
 
 use bytes::Bytes;
 use iip_rpc::schema::Type;
@@ -17,7 +17,7 @@ fn options() -> Options {
         .wide_as_text(true)
 }
 
-/// Converts arguments of a client for the backend: texts become integers.
+/// Converts arguments of a client for the backend: strings become integers.
 pub(super) fn read_arguments(found: &Found, arguments: &[u8]) -> Result<Bytes, Failure> {
     let value = parse(arguments)?;
     let arguments = MethodArguments::new(found.method(), found.types(), &value, options());
@@ -37,8 +37,8 @@ pub(super) fn read_message(found: &Found, message: &[u8]) -> Result<Bytes, Failu
         .map_err(|error| Failure::invalid(error.to_string()))
 }
 
-/// Converts a value of the backend for a client: integers become texts. A value that is not of the
-/// described type, because its backend has another build, is passed on as it is.
+/// Converts a value of the backend for a client: integers become strings. A value that is not of
+/// the described type, because its backend has another build, is passed on unchanged.
 pub(super) fn write(found: &Found, ty: &Type, value: &str) -> Option<Value> {
     let mut json = serde_json::Deserializer::from_str(value);
     let seed = DynamicSeed::new(ty, found.types(), options());

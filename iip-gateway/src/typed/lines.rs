@@ -47,7 +47,7 @@ pub(super) struct Lines {
     max_line: usize,
     max_total: u64,
     received: Arc<AtomicUsize>,
-    /// The time without bytes after which the body is given up, if there is a limit.
+    /// The time without bytes after which reading the body fails, if there is a limit.
     idle: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     is_over: bool,
@@ -79,7 +79,7 @@ impl Lines {
         self
     }
 
-    /// The number of the last line, from 1 on.
+    /// Returns the number of the last line, counted from 1.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -107,7 +107,7 @@ impl Lines {
         }
     }
 
-    /// Reads no more of the body.
+    /// Stops reading the body.
     fn end(&mut self) {
         self.is_over = true;
         self.buffer = BytesMut::new();

@@ -1,7 +1,7 @@
 //! Typed services over HTTP: calls with JSON, streams as events or lines, and the documents that
 //! describe them.
 //!
-//! [`Api`] needs nothing but a client of typed calls: it knows neither routes nor groups.
+//! [`Api`] needs only a client for typed calls: it is independent of routes and groups.
 
 mod arguments;
 mod call;
@@ -41,7 +41,7 @@ enum Document {
     OpenApi,
     Description,
     Page,
-    /// The page without the slash at the end, relative to which its links are.
+    /// The path of the page without the final slash, to which its links are relative.
     PageFolder,
 }
 
@@ -161,7 +161,7 @@ impl Api {
 }
 
 impl Document {
-    /// The document at a path, without the prefix.
+    /// Returns the document at a path, without the prefix.
     fn at(path: &str) -> Option<Self> {
         match path {
             "/openapi.json" => Some(Self::OpenApi),

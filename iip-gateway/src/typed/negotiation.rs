@@ -28,7 +28,7 @@ impl StreamForm {
         }
     }
 
-    /// The form that the client prefers: lines unless it asks for events.
+    /// Returns the form that the client prefers: lines unless it asks for events.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Failure> {
         let ranges = headers.get_all(ACCEPT).iter();
         let ranges = ranges.filter_map(|value| value.to_str().ok());
@@ -49,7 +49,7 @@ impl StreamForm {
                 .or_else(|| named("*/*"))
                 .is_some_and(|quality| quality > 0.0)
         };
-        // `text/event-stream, */*` prefers what it names.
+        // `text/event-stream, */*` prefers the named type.
         let events = named(EVENTS).unwrap_or(0.0);
         if events > 0.0 && events >= named(NDJSON).unwrap_or(0.0) {
             return Ok(Self::Events);
@@ -68,7 +68,7 @@ impl StreamForm {
     }
 }
 
-/// A media range and its quality.
+/// Splits a media range from its quality.
 fn range(text: &str) -> (&str, f32) {
     let mut parts = text.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default();
@@ -79,8 +79,8 @@ fn range(text: &str) -> (&str, f32) {
     )
 }
 
-/// Checks the type of the body of a request. A body without a type is refused, because a web page
-/// may send some types to any server; an empty one needs none.
+/// Checks the type of the body of a request. A body without a type is rejected, because web pages
+/// may send some types to any server. An empty body needs no type.
 pub(super) fn check_type(
     headers: &HeaderMap,
     accepted: &[&str],

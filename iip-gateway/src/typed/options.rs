@@ -8,18 +8,18 @@ use hyper::header::{HeaderMap, HeaderName};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum JsonInt64 {
-    /// As numbers. Readers whose numbers are 64-bit floats, as those of JavaScript, lose digits
-    /// beyond 2^53.
+    /// Numbers. Clients whose numbers are 64-bit floats, such as JavaScript, lose digits beyond
+    /// 2^53.
     #[default]
     Number,
-    /// As texts, such as `"9007199254740993"`. In arguments, both forms are accepted.
+    /// Strings, such as `"9007199254740993"`. In arguments, both forms are accepted.
     String,
 }
 
 /// Options of typed services over HTTP.
 ///
-/// Defaults: under no prefix, timeouts of at most 60 s, no headers become metadata, and no other
-/// origins.
+/// Defaults: no prefix, timeouts of at most 60 s, no further headers as metadata, and no calls from
+/// other origins.
 ///
 /// ```
 /// use std::time::Duration;
@@ -83,17 +83,17 @@ impl TypedOptions {
         self
     }
 
-    /// Sets the longest timeout that a client may ask for with `Request-Timeout`, for a call that
-    /// has one reply. Longer ones count as this one. Default: 60 s.
+    /// Sets the maximum timeout that a client may request with `Request-Timeout`, for a call with
+    /// one reply. Longer timeouts are reduced to it. Default: 60 s.
     #[must_use]
     pub fn max_timeout(mut self, timeout: Duration) -> Self {
         self.max_timeout = timeout;
         self
     }
 
-    /// Passes on this header as metadata of calls, under its name in small letters. Default: only
-    /// `Idempotency-Key`, `traceparent` and `tracestate` are passed on. A name that no header can
-    /// have never occurs.
+    /// Passes on this header as metadata of calls, under its name in lower case. Default: only
+    /// `Idempotency-Key`, `traceparent` and `tracestate` are passed on. A name that is not valid
+    /// for headers is ignored.
     #[must_use]
     pub fn metadata(mut self, header: &str) -> Self {
         self.metadata.extend(header.parse::<HeaderName>());
@@ -101,7 +101,7 @@ impl TypedOptions {
     }
 
     /// Allows scripts of pages from this origin, such as `https://app.example.com`, to make calls
-    /// (CORS). `*` allows all. Default: none. Browsers send no cookies with such calls.
+    /// (CORS). `*` allows all origins. Default: none. Browsers send no cookies with such calls.
     #[must_use]
     pub fn origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
@@ -116,23 +116,24 @@ impl TypedOptions {
         self
     }
 
-    /// Sets the maximum size of a line of a stream from a client. Default: 1 MiB. A longer one
-    /// gets status 413.
+    /// Sets the maximum size of a line of a stream from a client, in bytes. Default: 1 MiB. A
+    /// longer line fails the request with status 413.
     #[must_use]
     pub fn max_line_bytes(mut self, bytes: usize) -> Self {
         self.max_line_bytes = bytes;
         self
     }
 
-    /// Sets the maximum size of a whole stream from a client. Default: 1 GiB. A longer one gets
-    /// status 413. The limit `max_body_bytes` of the gateway applies to other bodies only.
+    /// Sets the maximum size of a whole stream from a client, in bytes. Default: 1 GiB. A longer
+    /// stream fails the request with status 413. The limit `max_body_bytes` of the gateway applies
+    /// only to other bodies.
     #[must_use]
     pub fn max_stream_bytes(mut self, bytes: u64) -> Self {
         self.max_stream_bytes = bytes;
         self
     }
 
-    /// Returns the first option that cannot work, with the reason.
+    /// Returns the first invalid option, with the reason.
     pub(crate) fn check(&self) -> Result<(), String> {
         let prefix = &self.prefix;
         let is_plain =

@@ -1,4 +1,4 @@
-//! Calls from scripts of web pages: which origins may make them (CORS).
+//! Cross-origin calls from scripts of web pages (CORS).
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -13,11 +13,11 @@ use super::options::TypedOptions;
 use crate::body::ReplyBody;
 use crate::failure::Failure;
 
-/// The headers that a script may set, besides those that become metadata.
+/// The headers that a script may set, in addition to those that become metadata.
 const ALLOWED_HEADERS: &str = "content-type, accept, idempotency-key, last-event-id, \
                                request-timeout, traceparent, tracestate";
 
-/// The time for which a browser remembers what is allowed, in seconds.
+/// The time for which a browser caches the reply to a preflight request, in seconds.
 const MAX_AGE: &str = "600";
 
 /// Returns the origin of a request if it is listed, as the value for the reply.
@@ -30,7 +30,7 @@ pub(super) fn allowed(options: &TypedOptions, headers: &HeaderMap) -> Option<Hea
     is_listed.then(|| origin.clone())
 }
 
-/// Adds the headers by which a browser lets a script read the reply.
+/// Adds the headers that let a script read the reply.
 pub(super) fn allow(headers: &mut HeaderMap, options: &TypedOptions, allowed: Option<HeaderValue>) {
     if options.origins.is_empty() {
         return;
@@ -43,7 +43,7 @@ pub(super) fn allow(headers: &mut HeaderMap, options: &TypedOptions, allowed: Op
     }
 }
 
-/// The reply to a browser that asks what a script may do.
+/// Returns the reply to a preflight request.
 pub(super) fn preflight(options: &TypedOptions) -> Response<ReplyBody> {
     let mut allowed = ALLOWED_HEADERS.to_owned();
     for name in &options.metadata {
@@ -55,7 +55,7 @@ pub(super) fn preflight(options: &TypedOptions) -> Response<ReplyBody> {
     let methods = HeaderValue::from_static("GET, POST");
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
-    // Names of headers are valid values.
+    // Names of headers are valid header values.
     if let Ok(allowed) = HeaderValue::try_from(allowed) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     }
@@ -63,7 +63,7 @@ pub(super) fn preflight(options: &TypedOptions) -> Response<ReplyBody> {
 }
 
 /// Returns `true` if a browser makes the request for a page of another origin. Not all such
-/// requests are asked for before, so a page could make calls in the name of its reader.
+/// requests have a preflight request, so a page could make calls in the name of its user.
 pub(super) fn is_foreign(parts: &Parts) -> bool {
     let headers = &parts.headers;
     match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {

@@ -24,7 +24,7 @@ pub(crate) struct ApiRequest<'a> {
     pub(crate) hash_key: Option<Vec<u8>>,
     pub(crate) limits: &'a Limits,
     pub(crate) buffered: &'a Arc<Buffered>,
-    /// Returns a future that completes when the server of HTTP begins to shut down.
+    /// A function that returns a future, which completes when the HTTP server begins to shut down.
     pub(crate) shutting_down: &'a (dyn Fn() -> ShuttingDown + Sync),
     /// The number of bytes of the body that have been received so far.
     pub(crate) received: Arc<AtomicUsize>,

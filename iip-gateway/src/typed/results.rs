@@ -1,4 +1,4 @@
-//! The results of a call in the form for clients.
+//! Conversion of the results of a call for its client.
 
 use bytes::Bytes;
 use hyper::Response;
@@ -16,11 +16,11 @@ use crate::body::ReplyBody;
 use crate::failure::Failure;
 use crate::trace::Trace;
 
-/// Converts the results of a call for its client.
+/// The settings for converting the results of a call.
 pub(super) struct Results {
     found: Found,
     int64: JsonInt64,
-    /// The fault of the body of the request, if messages are read from it.
+    /// The fault in the body of the request, if messages are read from it.
     pub(super) fault: Fault,
     /// The trace of the call, for failures.
     trace_id: Box<str>,
@@ -36,7 +36,7 @@ impl Results {
         }
     }
 
-    /// The reply of a call with a single result.
+    /// Returns the reply of a call with a single result.
     pub(super) fn reply(
         &self,
         result: Result<Bytes, JsonError>,
@@ -53,7 +53,7 @@ impl Results {
         Ok(headers::reply(result, JSON, "no-store"))
     }
 
-    /// The JSON of an item of a stream.
+    /// Returns the JSON of an item of a stream.
     pub(super) fn item(&self, item: JsonText) -> String {
         self.value(&self.found.method().result, item)
     }
@@ -68,7 +68,7 @@ impl Results {
         }
     }
 
-    /// The failure of a call.
+    /// Returns the failure of a call.
     pub(super) fn failure(&self, error: JsonError) -> Failure {
         let mut failure = self.of_error(error);
         failure.more().trace_id = Some(self.trace_id.clone());
@@ -76,7 +76,7 @@ impl Results {
     }
 
     fn of_error(&self, error: JsonError) -> Failure {
-        // The fault of the body has made the call fail.
+        // The call has failed because of a fault in the body.
         if let Some(fault) = self.fault.take() {
             return fault;
         }
