@@ -91,7 +91,7 @@ impl Root {
         })
     }
 
-    /// Describes what is at a path.
+    /// Describes the entry at a path.
     pub(crate) fn entry(&self, path: &FilePath) -> Result<Entry, Status> {
         if path.as_str().is_empty() {
             return Ok(Entry {

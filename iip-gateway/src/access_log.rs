@@ -36,7 +36,7 @@ pub enum LogFormat {
 /// | `peer` | the address of the client's connection |
 /// | `method`, `host`, `target`, `version` | the request |
 /// | `group` | the group that it was routed to |
-/// | `status` | of the reply; 499 if the client has gone before |
+/// | `status` | of the reply; 499 if the client has disconnected before |
 /// | `received`, `sent` | sizes of the bodies, in bytes |
 /// | `ms` | the time until the reply was ready |
 /// | `trace_id` | the trace of the client's `traceparent`, or one that begins with the request |

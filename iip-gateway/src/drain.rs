@@ -11,11 +11,11 @@ use tokio::time::timeout;
 /// The state of listeners and connections.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Phase {
-    /// They serve.
+    /// Requests are served.
     Serving,
-    /// They end once their requests are replied to.
+    /// Connections end once their requests are replied to.
     Draining,
-    /// They end now.
+    /// Connections end now.
     Closing,
 }
 

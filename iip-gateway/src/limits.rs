@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Limits of a gateway toward its clients: numbers, sizes and times. The defaults are suitable for
 /// a public gateway.
 ///
+/// A value outside its range, or a time of less than 1 ms, is an error when the gateway is built,
+/// or when the server of [`Http`](crate::Http) is bound.
+///
 /// After a reload, changed limits apply to connections that are accepted afterwards; the sizes of
 /// bodies apply to every further request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +83,8 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum number of headers of an HTTP/1 request. Default: 100; at least 1. Requests
-    /// with more get status 431.
+    /// Sets the maximum number of headers of an HTTP/1 request. Default: 100; from 1 to 10,000.
+    /// Requests with more get status 431.
     #[must_use]
     pub fn max_headers(mut self, headers: usize) -> Self {
         self.max_headers = headers;

@@ -209,7 +209,7 @@ async fn a_recorder_that_is_killed_leaves_a_readable_file() {
 async fn a_disk_that_is_too_slow_drops_records_and_does_not_slow_down_calls() {
     let (home, server) = (Home::new(), bank(Change::Nothing).await);
     let to = server.target().to_string();
-    // A pipe that nobody reads takes 64 KiB.
+    // An unread pipe holds 64 KiB.
     let made = std::process::Command::new("mkfifo")
         .arg(file(&home))
         .status();

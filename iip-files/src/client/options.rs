@@ -75,7 +75,8 @@ impl TransferOptions {
     }
 
     /// Sets the maximum size, in bytes, of downloaded files. A larger file fails with
-    /// `RESOURCE_EXHAUSTED`. Default: no limit.
+    /// `RESOURCE_EXHAUSTED`; files of less than 64 KiB in a directory are not checked. Default: no
+    /// limit.
     #[must_use]
     pub fn max_file_bytes(mut self, bytes: u64) -> Self {
         self.max_file_bytes = bytes;

@@ -158,6 +158,10 @@ impl Folder {
     /// # Errors
     ///
     /// A directory cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the removal continues in the background.
     pub async fn remove_stale_parts(&self) -> Result<u64, Status> {
         let (root, lifetime) = (Arc::clone(&self.root), self.part_lifetime);
         crate::failure::blocking(move || super::stale::remove(&root, lifetime)).await

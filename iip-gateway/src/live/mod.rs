@@ -28,7 +28,7 @@
 
 // The path of the figures through the modules:
 //
-//   source (reads) ─▶ history (windows, curves) ─▶ rows ─▶ monitor: each second, what has changed
+//   source (reads) ─▶ history (windows, curves) ─▶ rows ─▶ monitor: the changes of each second
 //                                                   └─▶ respond: page, text, JSON; events: viewers
 
 mod curve;

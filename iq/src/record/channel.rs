@@ -20,11 +20,11 @@ pub(super) struct Channel {
 /// A request that is not complete.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    /// It is the last of the waiting requests.
+    /// The last of the waiting requests.
     Last,
-    /// It gets no reply.
+    /// A request that gets no reply.
     OneWay(Call, Collected),
-    /// Its reply has arrived already, or it needs none.
+    /// A request whose reply has arrived already, or that needs none.
     Replied,
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn heading(snapshot: &Snapshot) -> Heading {
         "problem" => "PROBLEM",
         _ => "WARNING",
     };
-    // There are two sides.
+    // At most two: of the servers, and of the clients.
     let totals = snapshot.totals.iter().take(2);
     Heading {
         name: format!("{}{about}", snapshot.name),
