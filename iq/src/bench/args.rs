@@ -19,6 +19,9 @@ use crate::time;
 /// ARGS are as for `iq call`, and may have templates, which are filled in for each call: {{int
 /// 1..1000}}, {{string 16}}, {{uuid}}, {{bool}}, {{item a,b,c}}. Without ARGS, values are made from
 /// the description of the method. Raw requests are TARGET/PATH with -d DATA.
+///
+/// A call ends with its reply, or with the end of the stream that it returns. A one-way call ends
+/// once it is queued to be written, so its latency does not tell when it has run.
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
     /// An address, such as localhost:7000, or a target of the configuration; TARGET/PATH for raw
@@ -31,6 +34,19 @@ pub(crate) struct BenchArgs {
     /// The arguments.
     #[arg(allow_negative_numbers = true, add = ArgValueCompleter::new(complete::arguments))]
     pub(super) args: Vec<String>,
+    /// For methods that take a stream: a message in JSON, which may have templates; `@FILE` has one
+    /// in each line, `-` is stdin. May be repeated; each call sends them in turn.
+    #[arg(
+        long,
+        value_name = "JSON",
+        conflicts_with_all = ["data", "data_file"],
+        allow_hyphen_values = true
+    )]
+    pub(super) message: Vec<String>,
+    /// The messages that a call sends [default: each --message once, or one made from the
+    /// description].
+    #[arg(long, value_name = "N", conflicts_with_all = ["data", "data_file"])]
+    pub(super) messages: Option<u64>,
     /// The body of raw requests; it may have templates.
     #[arg(
         long,

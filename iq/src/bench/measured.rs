@@ -16,8 +16,8 @@ pub(super) struct Measured {
     pub(super) seconds: f64,
     /// Calls that succeeded.
     pub(super) ok: u64,
-    /// Messages of streams that arrived.
-    pub(super) items: u64,
+    /// Messages of the streams of these calls.
+    pub(super) messages: Messages,
     /// Calls that failed.
     pub(super) errors: u64,
     /// Calls that were due, and were not made because too many were in flight.
@@ -41,6 +41,15 @@ pub(super) struct PlanText {
     /// The load in words, as `closed loop, 50 callers, 1 connection, 1 thread`.
     pub(super) load: String,
     pub(super) seed: u64,
+    /// Calls have no reply.
+    pub(super) one_way: bool,
+}
+
+/// Numbers of messages of streams.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Messages {
+    pub(super) sent: u64,
+    pub(super) received: u64,
 }
 
 /// Failed calls with the same code.
@@ -88,6 +97,13 @@ impl Measured {
     /// The part of the calls that were due and were not made.
     pub(super) fn skipped_ratio(&self) -> f64 {
         part(self.skipped, self.ok + self.errors + self.skipped)
+    }
+}
+
+impl Messages {
+    pub(super) fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
     }
 }
 

@@ -1,6 +1,7 @@
 //! `iq bench`: a load on a method, and what its latencies are.
 
 mod args;
+mod caller;
 mod conditions;
 mod cpu;
 mod difference;
@@ -23,6 +24,7 @@ use self::find::Search;
 use self::interrupt::Interrupt;
 use self::load::{Load, Made, Mode, Setup};
 use self::measured::{Measured, PlanText};
+use self::payload::Messages;
 use self::work::Work;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
@@ -65,6 +67,9 @@ pub(crate) fn run(args: &BenchArgs, connect: &ConnectArgs, output: &Output) -> O
             interrupt: &interrupt,
         };
         if let Some(conditions) = &args.load.find_limit {
+            if work.is_one_way() {
+                output.note(report::ONE_WAY);
+            }
             let search = Search {
                 conditions,
                 load,
@@ -175,15 +180,21 @@ fn plan(args: &BenchArgs, load: &Load, work: &Work) -> PlanText {
         } => format!("open loop, {from} to {to} calls/s"),
     };
     let connections = load.connections * work.targets.len() as u32;
+    let messages = match work.messages.as_ref().map(Messages::count) {
+        Some(1) => ", 1 message per call".to_owned(),
+        Some(count) => format!(", {count} messages per call"),
+        None => String::new(),
+    };
     PlanText {
         method: work.name.clone(),
         targets: work.targets.clone(),
         load: format!(
-            "{how}, {}, {}",
+            "{how}, {}, {}{messages}",
             several(connections, "connection"),
             several(load.threads, "thread")
         ),
         seed: args.load.seed,
+        one_way: work.is_one_way(),
     }
 }
 

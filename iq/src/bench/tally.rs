@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::latencies::Latencies;
-use super::measured::{Failures, Interval};
+use super::measured::{Failures, Interval, Messages};
 use super::work::Failed;
 
 /// The longest text of a failure that is kept, in characters.
@@ -16,7 +16,8 @@ const MAX_EXAMPLE: usize = 500;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) ok: u64,
-    pub(super) items: u64,
+    /// Of calls that succeeded.
+    pub(super) messages: Messages,
     pub(super) errors: u64,
     pub(super) skipped: u64,
     /// From the time when a call was due.
@@ -86,11 +87,11 @@ impl Shared {
     }
 
     /// Counts a call.
-    pub(super) fn record(&self, times: Times, outcome: Result<u64, Failed>) {
+    pub(super) fn record(&self, times: Times, outcome: Result<Messages, Failed>) {
         let mut tally = self.tally();
         tally.last = Some(times.ended);
         match outcome {
-            Ok(items) => tally.counts.succeeded(times, items),
+            Ok(messages) => tally.counts.succeeded(times, messages),
             Err(failed) => tally.failed(failed),
         }
     }
@@ -103,9 +104,9 @@ impl Drop for InFlight {
 }
 
 impl Counts {
-    fn succeeded(&mut self, times: Times, items: u64) {
+    fn succeeded(&mut self, times: Times, messages: Messages) {
         self.ok += 1;
-        self.items += items;
+        self.messages.add(messages);
         self.latency.record(times.ended - times.due);
         if let Some(service) = &mut self.service {
             service.record(times.ended - times.sent);
@@ -115,7 +116,7 @@ impl Counts {
     /// Adds the counts of another thread.
     pub(super) fn add(&mut self, other: &Self) {
         self.ok += other.ok;
-        self.items += other.items;
+        self.messages.add(other.messages);
         self.errors += other.errors;
         self.skipped += other.skipped;
         self.latency.add(&other.latency);

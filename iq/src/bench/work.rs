@@ -1,20 +1,15 @@
-//! What is called: a method or a raw path, and the connections for it.
+//! What is called, and with what: a method or a raw path.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
-use bytes::Bytes;
 use iip_core::Printable;
 use iip_rpc::codec::{CodecId, DecodeLimits, dynamic};
-use iip_rpc::envelope::PlainError;
 use iip_rpc::schema::{Description, Format, Method, MethodKind};
-use iip_rpc::{Client, Code, JsonCall, JsonError, Status};
+use iip_rpc::{Client, Code, JsonError, Status};
 use serde::Deserialize;
 
 use super::args::BenchArgs;
-use super::payload::Payload;
+use super::payload::{Messages, Payload};
 use crate::call::{self, Callee};
-use crate::connection::{ConnectArgs, Connection};
+use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::raw;
@@ -27,12 +22,14 @@ pub(super) struct Work {
     pub(super) name: String,
     pub(super) targets: Vec<String>,
     pub(super) payload: Payload,
-    path: String,
-    kind: Kind,
+    /// What the client sends in a stream, if it does.
+    pub(super) messages: Option<Messages>,
+    pub(super) path: String,
+    pub(super) kind: Kind,
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Raw,
     /// A method that is called without a description.
     Path,
@@ -65,6 +62,13 @@ impl Work {
             true => Self::raw(args, method, connect).await?,
             false => Self::typed(args, target, method, connect, output).await?,
         };
+        let has_messages = !args.message.is_empty() || args.messages.is_some();
+        if has_messages && work.messages.is_none() {
+            return Err(Failure::Usage(format!(
+                "--message and --messages are for methods that take a stream, which {} does not",
+                Printable(&work.name)
+            )));
+        }
         work.targets.push(target.to_owned());
         work.targets.extend_from_slice(&args.also);
         Ok(work)
@@ -87,6 +91,7 @@ impl Work {
             name: path.to_owned(),
             targets: Vec::new(),
             payload,
+            messages: None,
             path: path.to_owned(),
             kind: Kind::Raw,
         })
@@ -99,7 +104,13 @@ impl Work {
         connect: &ConnectArgs,
         output: &Output,
     ) -> Outcome<Self> {
-        let (args, seed, schema) = (&args.args, args.load.seed, args.schema.as_deref());
+        let (seed, schema) = (args.load.seed, args.schema.as_deref());
+        let BenchArgs {
+            args,
+            message,
+            messages: count,
+            ..
+        } = args;
         let saved = schema.map(services::in_file).transpose()?;
         let connection = connect.connect(target, output).await?;
         let callee = match saved {
@@ -113,6 +124,7 @@ impl Work {
                     name: path.clone(),
                     targets: Vec::new(),
                     payload: Payload::of_unknown(args, seed).await?,
+                    messages: None,
                     path,
                     kind: Kind::Path,
                 });
@@ -123,46 +135,28 @@ impl Work {
         let codecs = codecs(method, &connection.client);
         let made = Payload::of_arguments(args, service, method, &codecs, seed).await?;
         let (payload, codec) = made;
+        let messages = match takes_stream(method.kind) {
+            true => Some(Messages::read(message, *count, service, method, seed).await?),
+            false => None,
+        };
         output.detail(format_args!("the arguments are encoded in {codec}"));
         Ok(Self {
             name: format!("{}.{}", service.service, method.name),
             targets: Vec::new(),
             payload,
+            messages,
             path: method.path.clone(),
             kind: Kind::Method { described, codec },
         })
     }
 
-    /// The call over one connection.
-    fn over(&self, connection: &Connection) -> Call {
-        let client = &connection.client;
-        let json = || client.json(&*self.path);
-        match &self.kind {
-            Kind::Raw => Call::Raw {
-                client: client.raw().clone(),
-                path: self.path.clone().into(),
-            },
-            Kind::Path => Call::Unary(json()),
-            Kind::Method { described, codec } => {
-                let method = &described.1;
-                let call = if method.idempotent {
-                    json().idempotent()
-                } else {
-                    json()
-                };
-                match method.kind {
-                    MethodKind::ServerStream => Call::Stream {
-                        call,
-                        timeout: connection.timeout,
-                    },
-                    _ => Call::Unary(call.encoded_in(*codec)),
-                }
-            }
-        }
+    /// Returns `true` if its calls have no reply.
+    pub(super) fn is_one_way(&self) -> bool {
+        matches!(&self.kind, Kind::Method { described, .. } if described.1.kind == MethodKind::OneWay)
     }
 
     /// What the failure of a call means.
-    fn failed(&self, error: JsonError) -> Failed {
+    pub(super) fn failed(&self, error: JsonError) -> Failed {
         let own = |text: String| Failed {
             code: "the method's own error",
             text,
@@ -223,12 +217,19 @@ fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
     }
     call::callable(target, service, method)?;
     match method.kind {
-        MethodKind::Unary | MethodKind::ServerStream => Ok(()),
-        kind => Err(Failure::Usage(format!(
-            "{name} is of the kind {kind:?}; load can be made with methods that take one request \
-             and reply with a value or a stream"
+        MethodKind::Subscription => Err(Failure::Usage(format!(
+            "{name} is a subscription, which has no end: load can be made with calls that end"
+        ))),
+        MethodKind::Unary | MethodKind::OneWay | MethodKind::ServerStream => Ok(()),
+        MethodKind::ClientStream | MethodKind::Bidirectional => Ok(()),
+        kind => Err(Failure::Own(format!(
+            "this iq is too old for methods of the kind {kind:?}"
         ))),
     }
+}
+
+fn takes_stream(kind: MethodKind) -> bool {
+    matches!(kind, MethodKind::ClientStream | MethodKind::Bidirectional)
 }
 
 /// The codecs in which a method can be called, from the cheapest on.
@@ -245,8 +246,9 @@ fn codecs(method: &Method, client: &Client) -> Vec<CodecId> {
         codecs: Vec<u8>,
     }
 
-    // Messages of a stream are read as JSON.
-    if method.kind == MethodKind::ServerStream || method.format == Format::Json {
+    // Messages of streams are in JSON.
+    let has_streams = !matches!(method.kind, MethodKind::Unary | MethodKind::OneWay);
+    if has_streams || method.format == Format::Json {
         return vec![CodecId::JSON];
     }
     let connection = client.raw().ready_connection();
@@ -263,94 +265,4 @@ fn codecs(method: &Method, client: &Client) -> Vec<CodecId> {
     }
     codecs.push(CodecId::JSON);
     codecs
-}
-
-/// The calls of a thread: over its connections to all targets in turn.
-#[derive(Debug)]
-pub(super) struct Caller {
-    work: Work,
-    calls: Vec<Call>,
-    next: AtomicUsize,
-}
-
-#[derive(Debug)]
-enum Call {
-    Raw {
-        client: iip_core::Client,
-        path: Box<str>,
-    },
-    Unary(JsonCall),
-    Stream {
-        call: JsonCall,
-        /// The time until its last message.
-        timeout: Duration,
-    },
-}
-
-impl Caller {
-    /// Opens this number of connections to each target.
-    pub(super) async fn connect(
-        work: Work,
-        connections: u32,
-        connect: &ConnectArgs,
-        output: &Output,
-    ) -> Outcome<Self> {
-        let mut calls = Vec::new();
-        for _ in 0..connections {
-            for target in &work.targets {
-                let connection = connect.connect(target, output).await?;
-                calls.push(work.over(&connection));
-            }
-        }
-        Ok(Self {
-            work,
-            calls,
-            next: AtomicUsize::new(0),
-        })
-    }
-
-    pub(super) fn payload(&self) -> &Payload {
-        &self.work.payload
-    }
-
-    /// Makes a call. Returns the number of messages, if it is a stream.
-    pub(super) async fn call(&self, body: Bytes) -> Result<u64, Failed> {
-        let at = match self.calls.len() {
-            1 => 0,
-            all => self.next.fetch_add(1, Ordering::Relaxed) % all,
-        };
-        match &self.calls[at] {
-            Call::Unary(call) => match call.clone().unary(body).await {
-                Ok(_) => Ok(0),
-                Err(error) => Err(self.work.failed(error)),
-            },
-            Call::Raw { client, path } => match client.request(path, body).await {
-                Ok(reply) => match PlainError::read(&reply) {
-                    // Nothing else tells an error from data.
-                    Some(error) => Err(error.into_status().into()),
-                    None => Ok(0),
-                },
-                Err(error) => Err(raw::status_of(&error).into()),
-            },
-            Call::Stream { call, timeout } => {
-                let stream = self.stream(call.clone(), body);
-                let in_time = tokio::time::timeout(*timeout, stream).await;
-                in_time.unwrap_or_else(|_| {
-                    let text = "the stream has not ended in time (option --timeout)";
-                    Err(Status::deadline_exceeded(text).into())
-                })
-            }
-        }
-    }
-
-    async fn stream(&self, call: JsonCall, body: Bytes) -> Result<u64, Failed> {
-        let failed = |error| self.work.failed(error);
-        let mut messages = call.server_stream(body).await.map_err(failed)?;
-        let mut count = 0;
-        while let Some(message) = messages.next().await {
-            message.map_err(failed)?;
-            count += 1;
-        }
-        Ok(count)
-    }
 }

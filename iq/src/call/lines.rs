@@ -48,7 +48,7 @@ pub(super) fn messages(service: &Description, ty: &Type) -> Streaming<JsonText> 
 }
 
 /// Checks a line against the type, and returns its text unchanged.
-fn message(line: &[u8], service: &Description, ty: &Type) -> Result<JsonText, String> {
+pub(crate) fn message(line: &[u8], service: &Description, ty: &Type) -> Result<JsonText, String> {
     let text = str::from_utf8(line).map_err(|_| "it is not UTF-8")?;
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let options = Options::new(Layout::Named);

@@ -9,6 +9,7 @@ use iip_core::Printable;
 use iip_rpc::schema::{Description, Format, Method};
 
 pub(crate) use self::arguments::{Arguments, text_in};
+pub(crate) use self::lines::message;
 pub(crate) use self::pairs::{Pair, typed};
 use crate::args::CallArgs;
 use crate::connection::{ConnectArgs, Connection};

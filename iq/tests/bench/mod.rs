@@ -1,5 +1,6 @@
 //! `iq bench`: loads, and what is told of them.
 
+mod kinds;
 mod stalls;
 
 use serde_json::Value;
@@ -58,8 +59,8 @@ async fn a_number_of_calls_is_made_and_counted() {
             (&200.into(), &0.into()),
             "{args:?}"
         );
-        let items = if name.ends_with("list") { 600 } else { 0 };
-        assert_eq!(summary["items"], items);
+        let received = if name.ends_with("list") { 600 } else { 0 };
+        assert_eq!(summary["messages"]["received"], received);
         assert_eq!(summary["plan"]["method"], name);
         assert!(summary["generator"]["cpu_seconds"].as_f64() > Some(0.0));
         let intervals = objects.iter().filter(|object| object["type"] == "interval");
@@ -270,7 +271,6 @@ async fn mistakes_are_found_before_the_load_begins() {
             "`{{word}}` is not a template",
         ),
         (&["shop.Orders.find", r#"{"ix": {{int 1..2}}}"#], "ix"),
-        (&["shop.Orders.tell", "text=a"], "OneWay"),
         (&["shop.Orders.echo"], "/echo -d DATA"),
         (&["echo", "-d", "a"], "have a path"),
         (&["/echo", "-d", "a", "-m", "a=b"], "no metadata"),

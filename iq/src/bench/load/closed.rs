@@ -42,12 +42,12 @@ pub(super) async fn call(task: Task, left: Option<Arc<Left>>, seed: u64) {
         if is_measured && left.as_ref().is_some_and(|left| !left.take()) {
             return;
         }
-        let body = caller.payload().next(&mut random);
-        if !caller.payload().is_fixed() {
+        let request = caller.prepare(&mut random);
+        if !caller.is_prepared() {
             sent = Instant::now();
         }
-        let outcome = match body {
-            Ok(body) => caller.call(body).await,
+        let outcome = match request {
+            Ok(request) => caller.call(request).await,
             Err(reason) => Err(reason.into()),
         };
         // The end of one call is the beginning of the next.
@@ -61,10 +61,11 @@ pub(super) async fn call(task: Task, left: Option<Arc<Left>>, seed: u64) {
             };
             shared.record(times, outcome);
         }
-        if has_failed {
-            // It may have failed without waiting, and others want to run.
-            tokio::task::yield_now().await;
-        }
         sent = ended;
+        if has_failed || caller.is_one_way() {
+            // It may have ended without waiting, and others want to run.
+            tokio::task::yield_now().await;
+            sent = Instant::now();
+        }
     }
 }

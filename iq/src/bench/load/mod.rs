@@ -15,11 +15,12 @@ use tokio::sync::oneshot;
 
 use self::thread::{Ended, Signals, Thread};
 use self::watch::Watch;
+use super::caller::Caller;
 use super::cpu;
 use super::interrupt::Interrupt;
 use super::measured::{Generator, Measured};
 use super::tally::{self, Shared};
-use super::work::{Caller, Work};
+use super::work::Work;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
@@ -197,7 +198,7 @@ impl Load {
         Measured {
             seconds: end.saturating_duration_since(window.begin).as_secs_f64(),
             ok: counts.ok,
-            items: counts.items,
+            messages: counts.messages,
             errors: counts.errors,
             skipped: counts.skipped,
             unfinished,

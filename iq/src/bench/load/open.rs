@@ -42,7 +42,7 @@ pub(super) async fn send(task: &Task, share: Share, seed: u64) -> io::Result<()>
     let pace = Pace::new(share.is_precise)?;
     let (mut random, mut call, mut batch) = (Rng::with_seed(seed), share.first, 0);
     while let Some((due, is_measured)) = share.schedule.due(call) {
-        let body = caller.payload().next(&mut random);
+        let request = caller.prepare(&mut random);
         let due = window.start + due;
         let sent = pace.until(due).await;
         if shared.in_flight() >= share.max_in_flight {
@@ -58,8 +58,8 @@ pub(super) async fn send(task: &Task, share: Share, seed: u64) -> io::Result<()>
         call += share.step;
         let (in_flight, caller, shared) = (shared.begin(), caller.clone(), shared.clone());
         tokio::spawn(async move {
-            let outcome = match body {
-                Ok(body) => caller.call(body).await,
+            let outcome = match request {
+                Ok(request) => caller.call(request).await,
                 Err(reason) => Err(reason.into()),
             };
             if is_measured {

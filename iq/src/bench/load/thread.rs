@@ -11,10 +11,11 @@ use super::closed::{self, Left};
 use super::open::{self, Share};
 use super::schedule::Schedule;
 use super::{Load, Mode, Task, Window};
+use crate::bench::caller::Caller;
 use crate::bench::cpu;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::tally::Shared;
-use crate::bench::work::{Caller, Work};
+use crate::bench::work::Work;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
@@ -98,7 +99,7 @@ impl Thread {
 
     /// Makes the load.
     async fn make(mut self, task: Task) -> io::Result<Ended> {
-        let begin = task.window.begin;
+        let (begin, caller) = (task.window.begin, Arc::clone(&task.caller));
         let before = tokio::spawn(async move {
             tokio::time::sleep_until(begin.into()).await;
             (Instant::now(), cpu::thread())
@@ -118,7 +119,7 @@ impl Thread {
             }),
             false => None,
         };
-        self.wait_for_calls().await;
+        self.wait_for_calls(&caller).await;
         Ok(Ended {
             busy,
             unfinished: self.shared.in_flight(),
@@ -168,10 +169,16 @@ impl Thread {
     }
 
     /// Waits for the calls in flight, each of which ends at its deadline.
-    async fn wait_for_calls(&mut self) {
+    async fn wait_for_calls(&mut self, caller: &Caller) {
         let in_flight = async {
             while self.shared.in_flight() > 0 {
                 tokio::time::sleep(LOOK).await;
+            }
+            if !caller.finish().await {
+                self.output.note(
+                    "the last one-way calls were not written in time (option --timeout), so some \
+                     of those that are counted were not sent",
+                );
             }
         };
         let impatient = async {

@@ -1,5 +1,6 @@
 //! The bodies of calls: always the same bytes, or made for each call.
 
+mod messages;
 mod sample;
 mod template;
 
@@ -13,6 +14,7 @@ use iip_rpc::codec::{CodecId, dynamic};
 use iip_rpc::schema::{Description, Method};
 use serde_json::Value;
 
+pub(super) use self::messages::{Messages, Sending};
 use self::template::{Around, Template};
 use crate::call::{Arguments, Pair, text_in, typed};
 use crate::exit::{Failure, Outcome};

@@ -28,6 +28,11 @@ pub(super) fn arguments(method: &Method, types: &Types, random: &mut Rng) -> Val
     )
 }
 
+/// A value of a type in JSON.
+pub(super) fn value(ty: &Type, types: &Types, random: &mut Rng) -> Value {
+    Maker { types, random }.value(ty, 0)
+}
+
 struct Maker<'a> {
     types: &'a Types,
     random: &'a mut Rng,

@@ -63,7 +63,7 @@ pub(in crate::bench) fn page(measured: &Measured) -> Outcome<String> {
         targets = Escaped(&targets),
         load = Escaped(&plan.load),
         figures = Escaped(&figures),
-        explanation = Escaped(explanation(measured)),
+        explanation = Escaped(&explanation(measured)),
         percentiles = svg::percentiles(measured),
         over_time = svg::over_time(measured),
         histograms = svg::histograms(measured),

@@ -21,6 +21,11 @@ use crate::output::Output;
 /// The part of a core, or of all cores, above which the figures may be those of this program.
 const BUSY: f64 = 0.8;
 
+/// What the figures of one-way calls mean.
+pub(super) const ONE_WAY: &str = "One-way calls have no reply: a latency is the time until the call is queued to be written, \
+     not until it has run, and the rate is that at which the connection takes calls. Callers wait \
+     only while its queue is full, because the server reads too slowly.";
+
 /// Prints the figures of a run.
 pub(super) fn print(measured: &Measured, output: &Output) -> Outcome {
     if output.is_json() {
@@ -61,7 +66,7 @@ fn summary(measured: &Measured) -> Value {
         "seconds": measured.seconds,
         "rate": measured.rate(),
         "ok": measured.ok,
-        "items": measured.items,
+        "messages": measured.messages,
         "errors": measured.errors,
         "skipped": measured.skipped,
         "unfinished": measured.unfinished,
@@ -140,19 +145,24 @@ pub(super) fn write(path: &Path, text: &str) -> Outcome {
     written.map_err(|error| Failure::Own(format!("{}: {error}", path.display())))
 }
 
-/// The sentence that tells the two kinds of latency apart.
-pub(super) fn explanation(measured: &Measured) -> &'static str {
-    match measured.service {
+/// The sentences that tell what latencies mean.
+pub(super) fn explanation(measured: &Measured) -> String {
+    let of_loop = match measured.service {
         Some(_) => {
             "Latencies from due count from the time at which a call should have been sent, so they \
              include what calls had to wait while the server, or this program, did not keep up; \
              those from sent leave that out."
         }
+        None if measured.plan.one_way => return ONE_WAY.to_owned(),
         None => {
             "Callers wait for a reply before they call again, so a server that stalls gets fewer \
              calls, and its pauses hardly show; with --rate, calls are due whatever the server \
              does, and latencies count from then."
         }
+    };
+    match measured.plan.one_way {
+        true => format!("{ONE_WAY} {of_loop}"),
+        false => of_loop.to_owned(),
     }
 }
 

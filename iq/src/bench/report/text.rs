@@ -4,7 +4,7 @@ use iip_core::Printable;
 
 use super::{explanation, plot};
 use crate::bench::latencies::{Latencies, QUANTILES, short};
-use crate::bench::measured::Measured;
+use crate::bench::measured::{Measured, Messages};
 
 /// The lines of a report of this width.
 pub(super) fn lines(measured: &Measured, width: usize) -> Vec<String> {
@@ -17,7 +17,7 @@ pub(super) fn lines(measured: &Measured, width: usize) -> Vec<String> {
     lines.extend(figures(measured, width));
     if measured.latency.count() > 0 {
         lines.push(String::new());
-        lines.extend(wrapped(explanation(measured), width));
+        lines.extend(wrapped(&explanation(measured), width));
         lines.extend([String::new(), "latency".to_owned()]);
         lines.extend(plot::quantiles(&measured.latency, width));
         lines.extend([String::new(), "calls per second".to_owned()]);
@@ -50,9 +50,12 @@ fn counts(measured: &Measured) -> Vec<String> {
         format!("time    {:>8.1} s", measured.seconds),
         format!("calls   {:>10}  {:.1}/s", measured.ok, measured.rate()),
     ];
-    if measured.items > 0 {
-        let rate = measured.items as f64 / measured.seconds.max(1e-9);
-        lines.push(format!("items   {:>10}  {rate:.1}/s", measured.items));
+    let Messages { sent, received } = measured.messages;
+    for (name, count) in [("sent", sent), ("received", received)] {
+        if count > 0 {
+            let rate = count as f64 / measured.seconds.max(1e-9);
+            lines.push(format!("{name:<8}{count:>10}  {rate:.1}/s messages"));
+        }
     }
     let percent = 100.0 * measured.error_ratio();
     lines.push(format!("errors  {:>10}  {percent:.3} %", measured.errors));
