@@ -8,6 +8,7 @@ use fastrand::Rng;
 use iip_rpc::envelope::PlainError;
 use iip_rpc::schema::MethodKind;
 use iip_rpc::{Client, JsonCall, JsonError, JsonText, Status, Streaming};
+use tokio::task::JoinSet;
 
 use super::measured::Messages;
 use super::payload::Sending;
@@ -166,12 +167,14 @@ impl Caller {
     /// that took longer than a call may.
     pub(super) async fn finish(&self) -> bool {
         let deadline = Instant::now() + self.timeout;
+        let mut closing = JoinSet::new();
         for call in &self.calls {
             if let Call::OneWay { client, .. } = call {
-                let left = deadline.saturating_duration_since(Instant::now());
-                client.close(left).await;
+                let (client, timeout) = (client.clone(), self.timeout);
+                closing.spawn(async move { client.close(timeout).await });
             }
         }
+        closing.join_all().await;
         Instant::now() < deadline
     }
 }

@@ -57,6 +57,22 @@ impl Log for Stuck {
 }
 
 #[tokio::test]
+async fn a_search_of_a_limit_tells_what_the_latency_of_a_one_way_call_is() {
+    let shop = Fixture::new().await;
+    let call = [
+        "bench",
+        &shop.target,
+        "shop.Orders.tell",
+        "text=a",
+        "--json",
+    ];
+    let load = ["--find-limit", "p50>60s", "--step", "100ms", "--rate", "2"];
+    let ran = Home::new().iq(&[&call[..], &load].concat()).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("One-way calls have no reply"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn callers_of_a_one_way_method_wait_for_a_server_that_does_not_read() {
     let limits = Limits::default().max_calls(2).max_buffered_bytes(1 << 20);
     let server = Server::builder().limits(limits);
