@@ -1,17 +1,22 @@
 //! `iq replay`.
 
+use iip_rpc::interceptor::{Completion, Next, ServerCall, ServerInterceptor};
+use iip_rpc::{Server, Status};
 use serde_json::{Value, json};
 
 use crate::bank::{
-    Accounts as _, AccountsClient, Change, PASSWORD, Recorder, TOKEN, bank, call_everything, file,
-    replay_at,
+    Accounts as _, AccountsClient, Change, PASSWORD, Recorder, TOKEN, bank, bank_with,
+    call_everything, file, replay_at,
 };
 use crate::common::{Home, LONG, Ran, json_lines};
 
 /// Makes a recording with a call of every kind.
 async fn recorded() -> Home {
-    let (home, server) = (Home::new(), bank(Change::Nothing).await);
-    let to = server.target().to_string();
+    recorded_at(bank(Change::Nothing).await).await
+}
+
+async fn recorded_at(server: Server) -> Home {
+    let (home, to) = (Home::new(), server.target().to_string());
     let recorder = Recorder::start(&home, &to, &["--payloads"]).await;
     let client = recorder.client().await;
     call_everything(&client).await;
@@ -148,6 +153,75 @@ async fn codes_and_errors_are_compared() {
         (&code["recorded"], &code["replayed"]),
         (&json!("NOT_FOUND"), &json!("UNAVAILABLE"))
     );
+}
+
+/// Adds metadata to each reply.
+struct Adds(&'static [(&'static str, &'static str)]);
+
+impl ServerInterceptor for Adds {
+    async fn intercept(
+        &self,
+        call: ServerCall,
+        next: Next<ServerCall>,
+    ) -> Result<Completion, Status> {
+        for (key, value) in self.0 {
+            call.context().set_reply_metadata(key, *value)?;
+        }
+        Ok(next.run(call).await)
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_replies_are_compared_by_key() {
+    const RECORDED: [(&str, &str); 4] = [
+        ("a.b", "1"),
+        ("gone", "x"),
+        ("region", "eu"),
+        ("token", TOKEN),
+    ];
+    let adding = async |metadata| {
+        bank_with(Change::Nothing, |server| server.interceptor(Adds(metadata))).await
+    };
+    let home = recorded_at(adding(&RECORDED).await).await;
+    let server = adding(&RECORDED).await;
+    let ran = replay_at(&home, server.target(), &["--force"]).await;
+    assert!(ran.data().contains("10 the same, 0 different"));
+    let server = adding(&[
+        ("a.b", "2"),
+        ("new", PASSWORD),
+        ("region", "us"),
+        ("token", PASSWORD),
+    ])
+    .await;
+    let to = server.target().to_string();
+    let ran = replay_at(&home, &to, &["--json"]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let expected = [
+        ("metadata.a.b", "1", "2"),
+        ("metadata.gone", "x", "(missing)"),
+        ("metadata.new", "(missing)", "(not shown)"),
+        ("metadata.region", "eu", "us"),
+    ];
+    let mut lines = json_lines(&ran.out);
+    assert_eq!(lines.pop().unwrap()["different"], 6, "{}", ran.out);
+    // A value, an error, a status, and calls with streams of every kind.
+    assert_eq!(lines.len(), 6 * expected.len(), "{}", ran.out);
+    for of_call in lines.chunks(expected.len()) {
+        for (found, (field, old, new)) in of_call.iter().zip(expected) {
+            assert_eq!(
+                (&found["field"], &found["recorded"], &found["replayed"]),
+                (&json!(field), &json!(old), &json!(new)),
+                "{}",
+                ran.out
+            );
+        }
+    }
+    assert!(!ran.out.contains(PASSWORD), "{}", ran.out);
+    let ignored = expected.map(|(field, ..)| ["--ignore", field]);
+    for ignored in [ignored.as_flattened(), &["--ignore", "metadata"]] {
+        let ran = replay_at(&home, &to, ignored).await;
+        assert!(ran.data().contains("6 the same, 0 different"));
+    }
 }
 
 #[tokio::test]

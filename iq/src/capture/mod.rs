@@ -11,6 +11,6 @@ pub(crate) use self::described::{Described, Part};
 pub(crate) use self::file::{Reader, begin, encode};
 pub(crate) use self::payload::Blanked;
 pub(crate) use self::record::{
-    Begin, Body, Closed, End, Lost, Message, Moment, Opened, Outcome, Record, Reply, Request,
+    BLANK, Begin, Body, Closed, End, Lost, Message, Moment, Opened, Outcome, Record, Reply, Request,
 };
 pub(crate) use self::services::Services;

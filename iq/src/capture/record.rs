@@ -4,6 +4,9 @@ use bytes::Bytes;
 use iip_rpc::schema::Description;
 use serde::{Deserialize, Serialize};
 
+/// What is written in place of a secret text.
+pub(crate) const BLANK: &str = "***";
+
 /// A record. Times are microseconds since the recording began.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,6 +118,7 @@ pub(crate) struct Reply {
     /// The time before the handler started, and the time that it ran, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timing: Option<(u64, u64)>,
+    /// After those with which the method accepted a call with streams.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) metadata: Vec<(String, Bytes)>,
     /// The value, the error, or the details of a status.

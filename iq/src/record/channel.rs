@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use iip_rpc::__wire::Records;
 use iip_rpc::codec::{CodecId, DecodeLimits};
 
@@ -90,6 +91,8 @@ pub(super) struct Stream {
     pub(super) begun: bool,
     /// Set once the method has accepted the call.
     pub(super) accepted: bool,
+    /// The metadata with which it has done so.
+    pub(super) metadata: Vec<(String, Bytes)>,
 }
 
 impl Stream {
@@ -101,11 +104,14 @@ impl Stream {
             replies: Records::new(limits),
             begun: false,
             accepted: false,
+            metadata: Vec::new(),
         }
     }
 
     fn held(&self) -> usize {
-        self.requests.unfinished() + self.replies.unfinished()
+        let metadata = self.metadata.iter();
+        let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
+        self.requests.unfinished() + self.replies.unfinished() + metadata
     }
 }
 

@@ -6,7 +6,7 @@ use iip_rpc::Metadata;
 use iip_rpc::codec::{CodecId, DecodeLimits};
 use iip_rpc::compression::{CompressionId, decompress};
 
-use crate::capture::{Blanked, Body, Part, Services};
+use crate::capture::{BLANK, Blanked, Body, Part, Services};
 
 /// Keys of metadata, and parameters of queries, whose values are never written.
 pub(super) const SECRET_KEYS: [&str; 12] = [
@@ -29,9 +29,6 @@ pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
 
 /// The reason for leaving out a larger payload.
 pub(super) const TOO_LARGE: &str = "it is larger than 16 MiB";
-
-/// The value that replaces a secret.
-const BLANK: &str = "***";
 
 /// Finds and blanks secrets.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Conversion of the messages of calls into records. Pure.
 
 use bytes::{Bytes, BytesMut};
-use iip_rpc::codec::CodecId;
-use iip_rpc::compression::CompressionId;
+use iip_rpc::codec::{CodecId, DecodeLimits};
+use iip_rpc::compression::{CompressionId, decompress};
 use iip_rpc::envelope::{
     Outcome as ReplyOutcome, PlainError, ReplyHead, RequestHead, ServerTiming, is_envelope,
     read_status,
@@ -114,6 +114,17 @@ pub(super) fn request(
         plain: request.plain,
     };
     (form, payload)
+}
+
+/// Reads the metadata with which a method accepts a call with streams.
+pub(super) fn accepted(
+    compression: CompressionId,
+    record: Bytes,
+    filter: &Filter,
+) -> Vec<(String, Bytes)> {
+    let record = decompress(compression, record, &DecodeLimits::new()).ok();
+    let head = record.and_then(|record| ReplyHead::read(record).ok());
+    head.map_or_else(Vec::new, |(head, _)| filter.metadata(&head.metadata))
 }
 
 /// Reads a reply.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::BufReader;
 
+use bytes::Bytes;
+
 use crate::capture::{Body, Reader, Record, Reply, Request, Services};
 use crate::exit::{Failure, Outcome};
 
@@ -45,11 +47,7 @@ pub(super) struct Call {
 
 impl Call {
     fn new(request: Request, began: u64) -> Self {
-        let metadata = request.metadata.iter();
-        let metadata: usize = metadata
-            .map(|(key, value)| ENTRY_BYTES + key.len() + value.len())
-            .sum();
-        let bytes = CALL_BYTES + metadata + size(&request.body);
+        let bytes = CALL_BYTES + size_of_metadata(&request.metadata) + size(&request.body);
         Self {
             request,
             requests: Vec::new(),
@@ -66,8 +64,15 @@ impl Call {
 }
 
 fn size(body: &Body) -> usize {
-    let bytes = body.bytes.as_ref().map_or(0, bytes::Bytes::len);
+    let bytes = body.bytes.as_ref().map_or(0, Bytes::len);
     bytes + size_of::<Body>()
+}
+
+fn size_of_metadata(metadata: &[(String, Bytes)]) -> usize {
+    let entries = metadata.iter();
+    entries
+        .map(|(key, value)| ENTRY_BYTES + key.len() + value.len())
+        .sum()
 }
 
 /// The calls of a recording, in the order in which they began. A call that takes long comes later
@@ -169,7 +174,7 @@ impl Calls {
             Record::Reply(reply) => {
                 let id = reply.call;
                 if let Some(call) = self.open.get_mut(&id) {
-                    let more = size(&reply.body);
+                    let more = size_of_metadata(&reply.metadata) + size(&reply.body);
                     call.bytes += more;
                     self.open_bytes += more;
                     call.reply = Some(reply);

@@ -1,5 +1,7 @@
 //! The differences between a recorded reply and the one that a server gives now.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use iip_rpc::Code;
 use iip_rpc::codec::CodecId;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use super::calls::Call;
 use super::ignore::{Ignored, Place, Step};
 use super::send::{End, Replayed};
-use crate::capture::{Body, Described, Outcome, Part};
+use crate::capture::{BLANK, Body, Described, Outcome, Part};
 
 /// The number of differences that are shown of one call.
 const MAX_DIFFERENCES: usize = 100;
@@ -134,6 +136,31 @@ impl<'a> Comparison<'a> {
                     recorded: json!(old),
                     replayed: json!(new.to_string()),
                 });
+                return;
+            }
+        }
+        // A call without an envelope has no metadata, and is repeated with one.
+        if !call.request.plain {
+            self.metadata(&reply.metadata, &replayed.metadata);
+        }
+    }
+
+    /// Compares all values of each key. Those that were blanked are not compared, and those of a
+    /// key that was not recorded are not shown, because they may be secret.
+    fn metadata(&mut self, recorded: &[(String, Bytes)], replayed: &[(String, Bytes)]) {
+        let (old, new) = (by_key(recorded), by_key(replayed));
+        let keys: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+        for key in keys {
+            let place = key.split('.').fold(Place::name("metadata"), |place, name| {
+                place.with(Step::Name(name.to_owned()))
+            });
+            match (old.get(key), new.get(key)) {
+                (Some(old), Some(new)) if old == new || old.contains(&BLANK.as_bytes()) => {}
+                (Some(old), new) => {
+                    let new = new.map_or_else(missing, |new| texts(new));
+                    self.add(&place, texts(old), new);
+                }
+                (None, _) => self.add(&place, missing(), now(&Value::Null, true)),
             }
         }
     }
@@ -247,6 +274,26 @@ impl Shown {
             Self::Json(value) => value.clone(),
             Self::Bytes(bytes) => json!(format!("{} bytes", bytes.len())),
         }
+    }
+}
+
+/// The values of each key, without the keys of the format: positions, and times to wait.
+fn by_key(metadata: &[(String, Bytes)]) -> BTreeMap<&str, Vec<&[u8]>> {
+    let mut values: BTreeMap<&str, Vec<&[u8]>> = BTreeMap::new();
+    for (key, value) in metadata {
+        if !key.starts_with("iip-") {
+            values.entry(key).or_default().push(value);
+        }
+    }
+    values
+}
+
+/// The values of a key: a text, or a list of several.
+fn texts(values: &[&[u8]]) -> Value {
+    let texts = values.iter().map(|value| String::from_utf8_lossy(value));
+    match values {
+        [_] => texts.map(Value::from).next_back().unwrap_or_default(),
+        _ => texts.collect(),
     }
 }
 

@@ -36,8 +36,8 @@ const MAX_IN_FLIGHT: usize = 1000;
 
 /// Make the calls of a recording again, and compare the replies; exit with 1 if they differ.
 ///
-/// A call waits for those that had ended when it was recorded. Replies are compared field by field;
-/// their metadata are not.
+/// A call waits for those that had ended when it was recorded. Replies are compared field by field,
+/// and their metadata by key.
 #[derive(Args, Debug)]
 pub(crate) struct ReplayArgs {
     /// A file of `iq record`.
@@ -66,8 +66,8 @@ pub(crate) struct ReplayArgs {
     /// Make calls of all methods, also of those that are not idempotent.
     #[arg(long)]
     force: bool,
-    /// Do not compare this field of replies, such as order.updated_at; `*` is any name; may be
-    /// repeated.
+    /// Do not compare this field of replies, such as order.updated_at, or this key of their
+    /// metadata, metadata.KEY; `*` is any name; may be repeated.
     #[arg(long, value_name = "FIELD", value_parser = Ignored::parse)]
     ignore: Vec<Ignored>,
 }

@@ -11,12 +11,14 @@ use iip_rpc::envelope::{
     Outcome as ReplyOutcome, PlainError, ReplyHead, RequestHead, is_envelope, read_status,
 };
 use iip_rpc::schema::MethodKind;
-use iip_rpc::{CallOptions, Client, JsonCall, JsonError, JsonText, Metadata, Status, Streaming};
+use iip_rpc::{
+    CallOptions, Client, JsonCall, JsonError, JsonText, Metadata, ReplyMetadata, Status, Streaming,
+};
 use serde_json::value::RawValue;
 
 use super::calls::Call;
 use super::compare::code_name;
-use crate::capture::{Described, Part};
+use crate::capture::{BLANK, Described, Part};
 use crate::raw::status_of;
 
 /// The messages of a server that are counted beyond those recorded.
@@ -30,6 +32,8 @@ pub(super) struct Replayed {
     /// The number of messages.
     pub(super) count: u64,
     pub(super) end: End,
+    /// The metadata of the reply, after those with which a call with streams was accepted.
+    pub(super) metadata: Vec<(String, Bytes)>,
 }
 
 /// How a call has ended.
@@ -160,8 +164,10 @@ impl Prepared {
         for (key, _) in given.iter() {
             metadata.remove(key);
         }
+        let place = ReplyMetadata::new();
         let options = CallOptions::new()
             .timeout(self.timeout)
+            .reply_metadata(&place)
             .append_metadata(&metadata);
         let client = match options {
             Ok(options) => client.with_options(options),
@@ -170,17 +176,17 @@ impl Prepared {
                 return Replayed::end(End::Status(status));
             }
         };
-        match self.kind {
+        let mut replayed = match self.kind {
             Kind::Raw => Replayed::end(self.raw(&client).await),
             Kind::Unary => Replayed::end(self.unary(&client).await),
             Kind::Envelope(codec) => {
                 // Everything is added that the client would add.
                 let added = metadata.append_all(given);
-                let end = added.map_err(|error| Status::invalid_argument(error.to_string()));
-                Replayed::end(match end {
+                let added = added.map_err(|error| Status::invalid_argument(error.to_string()));
+                match added {
                     Ok(()) => self.envelope(&client, codec, &metadata).await,
-                    Err(status) => End::Status(status),
-                })
+                    Err(status) => Replayed::end(End::Status(status)),
+                }
             }
             Kind::OneWay(codec) => {
                 let sent = self
@@ -190,8 +196,10 @@ impl Prepared {
                     .await;
                 Replayed::end(sent.map_or_else(End::from, |()| End::Stopped))
             }
-            Kind::Streams(kind) => self.streams(&client, kind).await,
-        }
+            Kind::Streams(kind) => self.streams(&client, kind, &place).await,
+        };
+        replayed.metadata.extend(entries(&place.get()));
+        replayed
     }
 
     fn call(&self, client: &Client) -> JsonCall {
@@ -215,20 +223,24 @@ impl Prepared {
         reply.map_or_else(End::from, |value| End::Value(CodecId::JSON, value))
     }
 
-    async fn envelope(self, client: &Client, codec: CodecId, metadata: &Metadata) -> End {
+    async fn envelope(self, client: &Client, codec: CodecId, metadata: &Metadata) -> Replayed {
         let mut out = BytesMut::new();
         RequestHead::write(codec, Some(self.timeout), metadata, &mut out);
         out.extend_from_slice(&self.arguments);
         match self.request(client, out.freeze()).await {
-            Ok(reply) if is_envelope(&reply) => {
-                enveloped(reply).unwrap_or_else(|error| End::Status(Status::internal(error)))
-            }
-            Ok(reply) => plain(reply),
-            Err(error) => End::Status(status_of(&error)),
+            Ok(reply) if is_envelope(&reply) => enveloped(reply)
+                .unwrap_or_else(|error| Replayed::end(End::Status(Status::internal(error)))),
+            Ok(reply) => Replayed::end(plain(reply)),
+            Err(error) => Replayed::end(End::Status(status_of(&error))),
         }
     }
 
-    async fn streams(mut self, client: &Client, kind: MethodKind) -> Replayed {
+    async fn streams(
+        mut self,
+        client: &Client,
+        kind: MethodKind,
+        place: &ReplyMetadata,
+    ) -> Replayed {
         let (call, timeout) = (self.call(client), self.timeout);
         let requests = std::mem::take(&mut self.requests);
         let (sender, stream) = Streaming::channel(1);
@@ -259,7 +271,14 @@ impl Prepared {
             }
         };
         let replayed = match tokio::time::timeout(timeout, calling).await {
-            Ok(Ok(messages)) => self.receive(messages).await,
+            Ok(Ok(messages)) => {
+                let accepted = entries(&place.get());
+                let received = self.receive(messages).await;
+                Replayed {
+                    metadata: accepted,
+                    ..received
+                }
+            }
             Ok(Err(end)) => Replayed::end(end),
             Err(_) => Replayed::end(late()),
         };
@@ -294,6 +313,7 @@ impl Prepared {
             messages,
             count,
             end,
+            metadata: Vec::new(),
         }
     }
 }
@@ -304,22 +324,28 @@ impl Replayed {
             messages: Vec::new(),
             count: 0,
             end,
+            metadata: Vec::new(),
         }
     }
 }
 
 /// A reply with an envelope.
-fn enveloped(reply: Bytes) -> Result<End, String> {
+fn enveloped(reply: Bytes) -> Result<Replayed, String> {
     let (head, body) = ReplyHead::read(reply).map_err(|error| error.to_string())?;
     let body = decompress(head.compression, body, &DecodeLimits::new());
     let body = body.map_err(|error| error.to_string())?;
-    Ok(match head.outcome {
+    let metadata = entries(&head.metadata);
+    let end = match head.outcome {
         ReplyOutcome::Value => End::Value(head.codec, body),
         ReplyOutcome::Error => End::Error(head.codec, body),
         ReplyOutcome::Status => {
             let status = read_status(body, head.metadata);
             End::Status(status.map_err(|error| error.to_string())?)
         }
+    };
+    Ok(Replayed {
+        metadata,
+        ..Replayed::end(end)
     })
 }
 
@@ -341,11 +367,18 @@ fn late() -> End {
     ))
 }
 
+fn entries(metadata: &Metadata) -> Vec<(String, Bytes)> {
+    let entries = metadata.iter();
+    entries
+        .map(|(key, value)| (key.to_owned(), value.clone()))
+        .collect()
+}
+
 /// The metadata to send again: not what was blanked, and not the keys of the format.
 fn metadata(recorded: &[(String, Bytes)]) -> Metadata {
     let mut metadata = Metadata::new();
     for (key, value) in recorded {
-        if &value[..] != b"***" && !key.starts_with("iip-") {
+        if &value[..] != BLANK.as_bytes() && !key.starts_with("iip-") {
             // A key that cannot be sent was changed in the file.
             let _ = metadata.append(key, value.clone());
         }

@@ -64,8 +64,11 @@ impl Tap {
         stream.replies.feed(body);
         while let Some((compression, message)) = popped(&mut stream.replies)? {
             // The first message accepts the call.
-            if std::mem::replace(&mut stream.accepted, true) {
-                self.message(&mut stream.call, false, compression, message);
+            match std::mem::replace(&mut stream.accepted, true) {
+                true => self.message(&mut stream.call, false, compression, message),
+                false => {
+                    stream.metadata = message::accepted(compression, message, &self.recorder.filter)
+                }
             }
         }
         Ok(())
@@ -74,6 +77,7 @@ impl Tap {
     /// Handles a complete reply.
     fn end(&mut self, waiting: Waiting) {
         let reply = waiting.reply.unwrap_or_default();
+        let mut metadata = Vec::new();
         let (call, accepted) = match waiting.exchange {
             Exchange::Hello(_) => {
                 let hello = hello_of(reply);
@@ -92,13 +96,17 @@ impl Tap {
                 (call, false)
             }
             Exchange::Call(call, None) => (call, false),
-            Exchange::Stream(stream) => (stream.call, stream.accepted),
+            Exchange::Stream(stream) => {
+                metadata = stream.metadata;
+                (stream.call, stream.accepted)
+            }
         };
         if !call.is_known {
             return;
         }
         let (at, filter) = (self.now(), &self.recorder.filter);
         let (mut reply, payload) = message::reply(call.id, at, reply, call.form, accepted, filter);
+        reply.metadata.splice(..0, metadata);
         reply.incomplete = call.is_incomplete;
         let payload = self.checked(&call.path, payload);
         self.push(Record::Reply(reply), Some((call.path, payload)));
