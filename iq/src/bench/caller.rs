@@ -8,6 +8,7 @@ use fastrand::Rng;
 use iip_rpc::envelope::PlainError;
 use iip_rpc::schema::MethodKind;
 use iip_rpc::{Client, JsonCall, JsonError, JsonText, Status, Streaming};
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::measured::Messages;
@@ -46,6 +47,8 @@ enum Call {
     OneWay {
         call: JsonCall,
         client: Client,
+        /// The channel for these calls is open.
+        is_open: OnceCell<()>,
     },
     /// With streams, in JSON.
     Streams(MethodKind, JsonCall),
@@ -75,6 +78,7 @@ impl Call {
             MethodKind::OneWay => Self::OneWay {
                 call: call.encoded_in(codec),
                 client: client.clone(),
+                is_open: OnceCell::new(),
             },
             kind => Self::Streams(kind, call),
         }
@@ -133,7 +137,11 @@ impl Caller {
         let Request { body, messages } = request;
         let called = match &self.calls[at] {
             Call::Unary(call) => call.clone().unary(body).await.map(drop),
-            Call::OneWay { call, .. } => call.clone().one_way(body).await,
+            Call::OneWay {
+                call,
+                client,
+                is_open,
+            } => one_way(call, client, is_open, body, self.timeout).await,
             Call::Raw { client, path } => {
                 return match client.request(path, body).await {
                     Ok(reply) => match PlainError::read(&reply) {
@@ -150,10 +158,7 @@ impl Caller {
                 let in_time = tokio::time::timeout(self.timeout, exchange).await;
                 return match in_time {
                     Ok(exchanged) => exchanged.map_err(|error| self.work.failed(error)),
-                    Err(_) => {
-                        let text = "the call has not ended in time (option --timeout)";
-                        Err(Status::deadline_exceeded(text).into())
-                    }
+                    Err(_) => Err(late().into()),
                 };
             }
         };
@@ -177,6 +182,38 @@ impl Caller {
         closing.join_all().await;
         Instant::now() < deadline
     }
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the call has not ended in time (option --timeout)")
+}
+
+/// Makes a one-way call. The first one asks for the channel of such calls, once the connection has
+/// a control stream. Until the channel is open, they are ordinary calls for which nobody waits, so
+/// the others wait for the round trip that opens it.
+async fn one_way(
+    call: &JsonCall,
+    client: &Client,
+    is_open: &OnceCell<()>,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<(), JsonError> {
+    if !is_open.initialized() {
+        let mut first = None;
+        // A failure shows in the calls that follow.
+        let round_trip = async || drop(client.raw().request("/sys/ping", "{}").await);
+        let opening = async {
+            round_trip().await;
+            first = Some(call.clone().one_way(body.clone()).await);
+            round_trip().await;
+        };
+        let in_time = tokio::time::timeout(timeout, is_open.get_or_init(|| opening)).await;
+        in_time.map_err(|_| late())?;
+        if let Some(first) = first {
+            return first;
+        }
+    }
+    call.clone().one_way(body).await
 }
 
 /// Makes a call with streams, up to the end of the reply.

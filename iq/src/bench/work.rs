@@ -132,6 +132,10 @@ impl Work {
         };
         let (service, method) = &*described;
         callable(target, service, method)?;
+        let name = format!("{}.{}", service.service, method.name);
+        if method.kind == MethodKind::OneWay {
+            one_way(&name, &connection.client)?;
+        }
         let codecs = codecs(method, &connection.client);
         let made = Payload::of_arguments(args, service, method, &codecs, seed).await?;
         let (payload, codec) = made;
@@ -141,7 +145,7 @@ impl Work {
         };
         output.detail(format_args!("the arguments are encoded in {codec}"));
         Ok(Self {
-            name: format!("{}.{}", service.service, method.name),
+            name,
             targets: Vec::new(),
             payload,
             messages,
@@ -152,7 +156,10 @@ impl Work {
 
     /// Returns `true` if its calls have no reply.
     pub(super) fn is_one_way(&self) -> bool {
-        matches!(&self.kind, Kind::Method { described, .. } if described.1.kind == MethodKind::OneWay)
+        match &self.kind {
+            Kind::Method { described, .. } => described.1.kind == MethodKind::OneWay,
+            _ => false,
+        }
     }
 
     /// What the failure of a call means.
@@ -232,29 +239,51 @@ fn takes_stream(kind: MethodKind) -> bool {
     matches!(kind, MethodKind::ClientStream | MethodKind::Bidirectional)
 }
 
+/// What a server has announced.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Hello {
+    one_way: u8,
+    rpc: Announced,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Announced {
+    codecs: Vec<u8>,
+}
+
+impl Hello {
+    /// The hello of a server; `None` if there is no connection now.
+    fn of(client: &Client) -> Option<Self> {
+        let connection = client.raw().ready_connection()?;
+        let hello = connection.peer().hello();
+        let read = hello.and_then(|hello| serde_json::from_slice(hello).ok());
+        Some(read.unwrap_or_default())
+    }
+}
+
+/// Refuses one-way calls of a server that does not support them: they would be ordinary calls whose
+/// replies nobody waits for, and as many would be in flight as memory holds.
+fn one_way(name: &str, client: &Client) -> Outcome {
+    match Hello::of(client) {
+        Some(hello) if hello.one_way == 0 => Err(Failure::Usage(format!(
+            "{} is one-way, and the server does not support one-way calls: they would be ordinary \
+             calls that nobody waits for, without a limit",
+            Printable(name)
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The codecs in which a method can be called, from the cheapest on.
 fn codecs(method: &Method, client: &Client) -> Vec<CodecId> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Hello {
-        rpc: Announced,
-    }
-
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Announced {
-        codecs: Vec<u8>,
-    }
-
     // Messages of streams are in JSON.
     let has_streams = !matches!(method.kind, MethodKind::Unary | MethodKind::OneWay);
     if has_streams || method.format == Format::Json {
         return vec![CodecId::JSON];
     }
-    let connection = client.raw().ready_connection();
-    let hello = connection.as_ref().and_then(|it| it.peer().hello());
-    let hello: Option<Hello> = hello.and_then(|hello| serde_json::from_slice(hello).ok());
-    let announced = hello.unwrap_or_default().rpc.codecs;
+    let announced = Hello::of(client).unwrap_or_default().rpc.codecs;
     let all = [CodecId::BINCODE, CodecId::POSTCARD, CodecId::MSGPACK];
     let mut codecs: Vec<CodecId> = all
         .into_iter()

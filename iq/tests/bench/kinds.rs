@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use iip_rpc::{Limits, Server, Status, service};
 
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
 use super::one;
-use crate::common::{Event, Fixture, Home, json_lines};
+use crate::bank::{Change, Recorder, bank, file};
+use crate::common::{Event, Fixture, Home, LONG, json_lines};
 
 #[tokio::test]
 async fn one_way_calls_all_arrive_and_the_report_tells_what_their_latency_is() {
@@ -54,6 +58,57 @@ impl Log for Stuck {
     async fn note(&self, _: String) -> Result<(), Status> {
         std::future::pending().await
     }
+}
+
+/// An address that passes on all bytes but those of `one_way` in the hello of the server.
+async fn without_one_way_calls(to: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&to).await.unwrap();
+            let ((mut from_client, mut to_client), (from_server, mut to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                let (mut from_server, mut hello) = (BufReader::new(from_server), Vec::new());
+                from_server.read_until(b'}', &mut hello).await?;
+                let with = hello.windows(7).position(|part| part == b"one_way");
+                hello[with.unwrap()] = b'O';
+                to_client.write_all(&hello).await?;
+                tokio::io::copy(&mut from_server, &mut to_client).await
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn one_way_calls_that_would_be_ordinary_ones_are_refused() {
+    let shop = Fixture::new().await;
+    let target = without_one_way_calls(shop.target.clone()).await;
+    let home = Home::new();
+    let call = ["bench", &target, "shop.Orders.tell", "text=a", "-n", "1"];
+    let error = home.iq(&call).await.failed(2);
+    assert!(error.contains("does not support one-way calls"), "{error}");
+    let call = ["bench", &target, "shop.Orders.find", "id=7", "-n", "1"];
+    assert_eq!(home.iq(&call).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn callers_wait_until_calls_are_one_way() {
+    let (home, server) = (Home::new(), bank(Change::Nothing).await);
+    let recorder = Recorder::start(&home, server.target(), &[]).await;
+    let call = ["bench", &recorder.address, "bank.Accounts.tell"];
+    let load = ["-n", "200", "-c", "50", "--timeout", LONG];
+    let ran = home.iq(&[&call[..], &load].concat()).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    recorder.stop().await;
+    let shown = home.iq(&["replay", &file(&home), "--show", "--json"]).await;
+    let records = shown.json();
+    // Only the first one has a reply, which nobody reads.
+    let replies = records.iter().filter(|it| it["type"] == "reply");
+    assert_eq!(replies.count(), 1, "{records:?}");
 }
 
 #[tokio::test]

@@ -22,9 +22,11 @@ use crate::output::Output;
 const BUSY: f64 = 0.8;
 
 /// What the figures of one-way calls mean.
-pub(super) const ONE_WAY: &str = "One-way calls have no reply: a latency is the time until the call is queued to be written, \
-     not until it has run, and the rate is that at which the connection takes calls. Callers wait \
-     only while its queue is full, because the server reads too slowly.";
+pub(super) const ONE_WAY: &str = concat!(
+    "One-way calls have no reply: a latency is the time until the call is queued to be written, ",
+    "not until it has run, and the rate is that at which the connection takes calls. Callers wait ",
+    "only while its queue is full, because the server reads too slowly."
+);
 
 /// Prints the figures of a run.
 pub(super) fn print(measured: &Measured, output: &Output) -> Outcome {
