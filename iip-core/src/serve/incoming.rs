@@ -38,6 +38,7 @@ pub(super) struct Received {
 
 impl Received {
     /// Creates the times of a request that has arrived now.
+    #[inline]
     pub(super) fn now(now: Instant) -> Self {
         Self {
             at: now,

@@ -23,6 +23,7 @@ pub(super) fn code_of(result: &Result<Response, HandlerError>) -> u8 {
 }
 
 /// Returns the bytes of a reply; `None` if it was or will be sent in parts.
+#[inline]
 pub(super) fn reply_of(result: Result<Response, HandlerError>) -> Option<Body> {
     match result.map(|response| response.kind) {
         Ok(ResponseKind::Whole(body)) => Some(control::or_no_response(body)),
