@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use super::backend::{Backend, BackendId, BackendInfo, Shared};
-use super::chosen::Choices;
+use super::choices::Choices;
 use super::hash::subset;
 use super::health::{Health, HealthSettings, Standing, State};
 use super::options::BalanceOptions;

@@ -56,6 +56,7 @@
 
 mod backend;
 mod balancer;
+mod choices;
 mod choose;
 mod chosen;
 mod entry;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, BackendId, Shared};
+use super::choices::Choices;
 use super::choose::Choice;
-use super::chosen::Choices;
 use super::hash::{below, mix};
 use super::load::LoadSettings;
 use super::options::BalanceOptions;
