@@ -90,7 +90,7 @@ impl FileClient {
     pub async fn put(&self, local: impl AsRef<Path>, remote: &str) -> Result<Report, Status> {
         let local = local.as_ref().to_owned();
         let remote = FilePath::parse(remote)?;
-        let tracker = Tracker::new(&self.options);
+        let tracker = Tracker::new(self.options.progress.as_deref());
         let found = crate::failure::blocking(move || put::find(&local)).await?;
         match found {
             put::Found::File(parent) => {
@@ -120,7 +120,7 @@ impl FileClient {
     pub async fn get(&self, remote: &str, local: impl AsRef<Path>) -> Result<Report, Status> {
         let local = local.as_ref().to_owned();
         let remote = FilePath::parse(remote)?;
-        let tracker = Tracker::new(&self.options);
+        let tracker = Tracker::new(self.options.progress.as_deref());
         match self.files.stat(remote.as_str()).await?.kind {
             Kind::File => {
                 let parent = crate::failure::blocking(move || Parent::ambient(&local)).await?;

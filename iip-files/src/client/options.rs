@@ -4,13 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::progress::Progress;
+use super::progress::{Callback, Progress};
 use crate::rate::Rate;
 
 const RESUME_FOR: Duration = Duration::from_secs(30);
 const MAX_FILES: usize = 1_000_000;
-
-type Callback = dyn Fn(&Progress) + Send + Sync;
 
 /// Options of the transfers of a [`FileClient`](crate::FileClient). Cheap to clone; the limit on
 /// bytes per second applies to all clones together.
@@ -21,7 +19,7 @@ pub struct TransferOptions {
     pub(super) resume_for: Duration,
     pub(super) max_files: usize,
     pub(crate) max_file_bytes: u64,
-    pub(super) progress: Option<Arc<Callback>>,
+    pub(crate) progress: Option<Arc<Callback>>,
 }
 
 impl TransferOptions {

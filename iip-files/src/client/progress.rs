@@ -2,7 +2,6 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::options::TransferOptions;
 use crate::hash::Hash;
 use crate::sync::locked;
 
@@ -88,10 +87,12 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// A callback for the progress of a transfer.
+pub(super) type Callback = dyn Fn(&Progress) + Send + Sync;
+
 /// Collects the report of a transfer, and passes its progress to the callback.
-#[derive(Debug)]
 pub(crate) struct Tracker<'a> {
-    options: &'a TransferOptions,
+    callback: Option<&'a Callback>,
     state: Mutex<State>,
 }
 
@@ -108,9 +109,9 @@ struct State {
 }
 
 impl<'a> Tracker<'a> {
-    pub(crate) fn new(options: &'a TransferOptions) -> Self {
+    pub(crate) fn new(callback: Option<&'a Callback>) -> Self {
         Self {
-            options,
+            callback,
             state: Mutex::default(),
         }
     }
@@ -123,12 +124,9 @@ impl<'a> Tracker<'a> {
         let progress = {
             let mut state = self.state();
             change(&mut state);
-            self.options
-                .progress
-                .as_ref()
-                .map(|_| state.progress.clone())
+            self.callback.map(|_| state.progress.clone())
         };
-        if let (Some(progress), Some(callback)) = (progress, &self.options.progress) {
+        if let (Some(progress), Some(callback)) = (progress, self.callback) {
             callback(&progress);
         }
     }

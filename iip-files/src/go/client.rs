@@ -144,7 +144,7 @@ impl GoFileClient {
     }
 
     fn tracker(&self, remote: &str) -> Tracker<'_> {
-        let tracker = Tracker::new(&self.options);
+        let tracker = Tracker::new(self.options.progress.as_deref());
         tracker.single(remote);
         tracker
     }
