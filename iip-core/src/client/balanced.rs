@@ -15,14 +15,13 @@ use tokio::sync::Notify;
 
 use super::builder::ClientBuilder;
 use super::demand::Demand;
-use super::owner::Owner;
 use super::subchannel::Subchannel;
 use crate::balance::{
     Backend, BackendExplanation, BackendId, BackendInfo, Balancer, PickHint, Picker,
 };
 use crate::clock;
 use crate::connection::{Closing, Connection, Shared};
-use crate::discover::{Discover, DiscoverError, Snapshot};
+use crate::discover::{Discover, DiscoverError};
 use crate::error::ConfigError;
 use crate::random;
 use crate::stats::Registry;
@@ -37,14 +36,14 @@ pub(super) struct Balanced {
     pub(super) config: Arc<ClientBuilder>,
     pub(super) source: Arc<dyn Discover>,
     pub(super) stats: Arc<Registry>,
-    make_connector: Box<MakeConnector>,
+    pub(super) make_connector: Box<MakeConnector>,
     pub(super) picker: ArcSwap<Picker<Arc<Subchannel>>>,
     state: Mutex<State>,
     /// Notified when calls that wait for a connection should look again.
     pub(super) changed: Notify,
     /// Wakes the task.
     pub(super) work: Arc<Notify>,
-    has_task: AtomicBool,
+    pub(super) has_task: AtomicBool,
     closed: AtomicBool,
     pub(super) demand: Demand,
 }
@@ -55,7 +54,7 @@ pub(super) struct State {
     /// Backends that are being pinged.
     pinging: Vec<BackendId>,
     /// The connections of removed backends, which end with their calls.
-    leaving: Vec<Weak<Shared>>,
+    pub(super) leaving: Vec<Weak<Shared>>,
 }
 
 /// The latest reports of the source.
@@ -141,71 +140,6 @@ impl Balanced {
         next
     }
 
-    /// Replaces the backends.
-    pub(super) fn apply(self: &Arc<Self>, snapshot: &Snapshot) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let change = state
-            .balancer
-            .apply(&snapshot.backends, clock::now(), |id, info| {
-                let owner = Owner {
-                    balanced: Arc::downgrade(self),
-                    id,
-                };
-                let connector = (self.make_connector)(info);
-                let (config, stats) = (Arc::clone(&self.config), Arc::clone(&self.stats));
-                Arc::new(Subchannel::new(config, connector, stats, Some(owner)))
-            });
-        state.leaving.retain(|shared| shared.strong_count() > 0);
-        for backend in &change.removed {
-            let connections = backend.data().close().into_iter();
-            let weak = connections.map(|connection| Arc::downgrade(&connection.shared));
-            state.leaving.extend(weak);
-        }
-        state.discovery = Discovery {
-            revision: Some(snapshot.revision.clone()),
-            error: None,
-        };
-        // A client that was closed meanwhile has not seen these.
-        if self.is_closed() {
-            for (backend, _) in state.balancer.set().iter() {
-                backend.data().pool.close();
-            }
-        }
-        drop(guard);
-        if !change.is_empty() {
-            tracing::debug!(
-                source = %self.source.describe(),
-                revision = %snapshot.revision,
-                kept = change.kept,
-                added = change.added.len(),
-                removed = change.removed.len(),
-                changed = change.changed.len(),
-                "backends changed"
-            );
-        }
-    }
-
-    /// Records an error of the source. The backends stay as they are.
-    pub(super) fn failed(&self, error: DiscoverError) {
-        let mut state = self.lock();
-        let text = error.to_string();
-        let known = state.discovery.error.as_ref();
-        let is_new = known.is_none_or(|known| known.to_string() != text);
-        state.discovery.error = Some(error);
-        let backends = state.balancer.set().len();
-        drop(state);
-        if is_new {
-            tracing::warn!(
-                source = %self.source.describe(),
-                error = text,
-                backends,
-                "discovery failed: the known backends are kept"
-            );
-        }
-        self.changed.notify_waiters();
-    }
-
     pub(super) fn has_backends(&self) -> bool {
         !self.lock().balancer.set().is_empty()
     }
@@ -249,15 +183,6 @@ impl Balanced {
             let delay = spread.mul_f64(random::random_fraction());
             backend.data().end_pause(delay);
             connect_after(runtime, backend, delay);
-        }
-    }
-
-    /// Starts the task unless it runs. It ends with its runtime, and the next call that needs it
-    /// starts it in its own.
-    pub(super) fn ensure_task(self: &Arc<Self>, runtime: &Handle) {
-        if !self.has_task.swap(true, Ordering::AcqRel) {
-            let running = Running(Arc::downgrade(self));
-            drop(runtime.spawn(super::watch::run(running, Arc::clone(&self.source))));
         }
     }
 
@@ -310,19 +235,6 @@ impl fmt::Debug for Balanced {
         f.debug_struct("Balanced")
             .field("source", &self.source.describe())
             .finish_non_exhaustive()
-    }
-}
-
-/// The mark that the task runs. It is removed when the task ends, even with its runtime.
-pub(super) struct Running(pub(super) Weak<Balanced>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(balanced) = self.0.upgrade() {
-            balanced.has_task.store(false, Ordering::Release);
-            // A call that waits starts it again.
-            balanced.changed.notify_waiters();
-        }
     }
 }
 

@@ -5,22 +5,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Client;
-use super::balanced::Balanced;
-use super::subchannel::BackendConnector;
-use crate::balance::{BackendInfo, BalanceOptions, Policy, Target, ToTarget};
-use crate::discover::{Discover, source_of};
-use crate::error::{CallError, CallErrorKind, ConfigError};
+use crate::balance::{BalanceOptions, Policy};
+use crate::error::ConfigError;
 use crate::limits::Limits;
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
-use crate::transport::Connector;
 
 /// The maximum number of connections of one client.
 const MAX_CONNECTIONS: usize = 65_536;
 
-/// The configuration of a [`Client`], see [`Client::builder`]. The default of every setting suits
-/// most programs.
+/// The configuration of a [`Client`](crate::Client), see
+/// [`Client::builder`](crate::Client::builder). The default of every setting suits most programs.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -140,100 +135,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to a server, such as `host:port` or a [`SocketAddr`](std::net::SocketAddr), or to
-    /// several, such as `static:10.0.0.1:7000,10.0.0.2:7000`; see [`Target`]
-    /// for all forms.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the address is invalid, an option cannot work, or no connection could be made in
-    /// time; nothing was sent.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future cancels the attempt.
-    pub async fn connect(self, target: impl ToTarget) -> Result<Client, CallError> {
-        let client = self.connect_lazy(target)?;
-        client.first_connection().await?;
-        Ok(client)
-    }
-
-    /// Like [`connect`](Self::connect), but the first call connects.
-    ///
-    /// # Errors
-    ///
-    /// Fails with [`CallErrorKind::Config`] if the address is invalid, or an option cannot work.
-    pub fn connect_lazy(self, target: impl ToTarget) -> Result<Client, CallError> {
-        let target = target
-            .to_target()
-            .map_err(|error| config_error(ConfigError::new("target", error.to_string())))?;
-        match target {
-            Target::Single(endpoint) => self.connect_lazy_with(endpoint),
-            target => {
-                let source = source_of(&target).map_err(config_error)?;
-                self.discover_lazy(source)
-            }
-        }
-    }
-
-    /// Connects to the backends of a source, such as a registry. Waits until the first of them is
-    /// connected.
-    ///
-    /// # Errors
-    ///
-    /// Fails if an option cannot work, the source fails before its first snapshot, or no connection
-    /// could be made in time.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future cancels the attempt.
-    pub async fn discover(self, source: impl Discover) -> Result<Client, CallError> {
-        let client = self.discover_lazy(source)?;
-        client.first_connection().await?;
-        Ok(client)
-    }
-
-    /// Like [`discover`](Self::discover), but the first call begins to watch the source, and
-    /// connects.
-    ///
-    /// # Errors
-    ///
-    /// Fails with [`CallErrorKind::Config`] if an option cannot work.
-    pub fn discover_lazy(self, source: impl Discover) -> Result<Client, CallError> {
-        self.check().map_err(config_error)?;
-        let make_connector =
-            |info: &BackendInfo| -> Arc<dyn Connector> { Arc::new(BackendConnector::new(info)) };
-        let balanced = Balanced::new(Arc::new(self), Arc::new(source), Box::new(make_connector));
-        balanced.map(Client::balanced).map_err(config_error)
-    }
-
-    /// Connects through `connector`: any byte stream carries IIP.
-    ///
-    /// # Errors
-    ///
-    /// See [`connect`](Self::connect).
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future cancels the attempt.
-    pub async fn connect_with(self, connector: impl Connector) -> Result<Client, CallError> {
-        let client = self.connect_lazy_with(connector)?;
-        client.first_connection().await?;
-        Ok(client)
-    }
-
-    /// Like [`connect_with`](Self::connect_with), but the first call connects.
-    ///
-    /// # Errors
-    ///
-    /// Fails with [`CallErrorKind::Config`] if an option cannot work.
-    pub fn connect_lazy_with(self, connector: impl Connector) -> Result<Client, CallError> {
-        self.check().map_err(config_error)?;
-        Ok(Client::single(self, connector))
-    }
-
     /// Rejects a configuration that cannot work.
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         ConfigError::check_count("connections", self.connections, 1..=MAX_CONNECTIONS)?;
         ConfigError::check_count("max_queued_calls", self.max_queued_calls, 1..=usize::MAX)?;
         ConfigError::check_time("connect_timeout", self.connect_timeout)?;
@@ -251,10 +154,6 @@ impl ClientBuilder {
         self.balance.check()?;
         self.limits.check()
     }
-}
-
-fn config_error(error: ConfigError) -> CallError {
-    CallError::not_sent(CallErrorKind::Config(error))
 }
 
 /// The options of one call.

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
+use super::attempt::MAX_BACKOFF_IN_DEMAND;
 use super::balanced::{Balanced, ClientBackend, connect_after};
 use super::pick::{CallTracker, NotPicked, PickArgs, Picked, Tried, with_causes};
-use super::pool::MAX_BACKOFF_IN_DEMAND;
 use super::subchannel::Subchannel;
 use crate::balance::{PickHint, Picker};
 use crate::clock;

@@ -1,9 +1,11 @@
 //! A client: its calls, the backends that they are sent to, and the connections, which are made
 //! when needed and replaced when lost.
 
+mod attempt;
 mod balanced;
 mod builder;
 mod chunks;
+mod connect;
 mod demand;
 mod explain;
 mod find;
@@ -12,6 +14,7 @@ mod owner;
 mod pick;
 mod pool;
 mod request;
+mod snapshots;
 mod subchannel;
 mod watch;
 

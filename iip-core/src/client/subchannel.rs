@@ -4,9 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::builder::ClientBuilder;
-use super::owner::Owner;
 use super::pool::Pool;
-use crate::balance::BackendInfo;
+use crate::balance::{BackendId, Notice};
 use crate::clock;
 use crate::connection::{Closing, Connection, Peer, Shared};
 use crate::driver::Driver;
@@ -15,7 +14,7 @@ use crate::frame::Side;
 use crate::proto;
 use crate::proto::calls::{CallTable, Retirement};
 use crate::stats::{Recorder, Registry};
-use crate::transport::{ConnectFuture, Connected, Connector, Endpoint};
+use crate::transport::{Connected, Connector};
 
 /// Maximum number of times that an attempt to connect begins anew because the server announced that
 /// it is going away before the connection was ready.
@@ -28,7 +27,28 @@ pub(super) struct Subchannel {
     pub(super) pool: Pool,
     pub(super) stats: Arc<Registry>,
     /// The balanced client that it belongs to, which learns of its connections.
-    pub(super) owner: Option<Owner>,
+    pub(super) owner: Option<Box<dyn Owner>>,
+}
+
+/// The client that a subchannel belongs to, if it has several.
+pub(super) trait Owner: Send + Sync {
+    /// Records that a call has changed the state of its backend.
+    fn notice(&self, id: BackendId, notice: Notice);
+
+    /// Records that an attempt to connect has succeeded.
+    fn connected(&self);
+
+    /// Records that an attempt to connect has failed.
+    fn refused(&self);
+
+    /// Records that an attempt to connect was cancelled with its runtime.
+    fn cancelled(&self);
+
+    /// Records that the subchannel has lost its last connection.
+    fn lost(&self);
+
+    /// Returns `true` if calls wait for a connection of any subchannel.
+    fn has_waiting_calls(&self) -> bool;
 }
 
 impl Subchannel {
@@ -36,7 +56,7 @@ impl Subchannel {
         config: Arc<ClientBuilder>,
         connector: Arc<dyn Connector>,
         stats: Arc<Registry>,
-        owner: Option<Owner>,
+        owner: Option<Box<dyn Owner>>,
     ) -> Self {
         Self {
             stats,
@@ -53,9 +73,8 @@ impl Subchannel {
         self.pool.close();
         self.pool.drain()
     }
-}
 
-impl Subchannel {
+    /// Makes a connection that takes calls.
     pub(super) async fn connect(&self, retirement: Retirement) -> Result<Connection, CallError> {
         let config = &self.config;
         let target = || self.connector.describe();
@@ -162,36 +181,6 @@ impl Subchannel {
 impl Drop for Subchannel {
     fn drop(&mut self) {
         self.pool.drain();
-    }
-}
-
-/// Connects to a backend of a source.
-#[derive(Debug)]
-pub(super) struct BackendConnector {
-    endpoint: Endpoint,
-    host: Option<Arc<str>>,
-}
-
-impl BackendConnector {
-    pub(super) fn new(info: &BackendInfo) -> Self {
-        Self {
-            endpoint: info.endpoint.clone(),
-            host: info.host.clone(),
-        }
-    }
-}
-
-impl Connector for BackendConnector {
-    fn connect(&self) -> ConnectFuture<'_> {
-        self.endpoint.connect()
-    }
-
-    fn describe(&self) -> String {
-        self.endpoint.describe()
-    }
-
-    fn host(&self) -> Option<&str> {
-        self.host.as_deref().or_else(|| self.endpoint.host())
     }
 }
 

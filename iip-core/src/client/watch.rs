@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use tokio::runtime::Handle;
 
-use super::balanced::{Balanced, Running};
+use super::balanced::Balanced;
 use crate::clock;
 use crate::discover::{Discover, DiscoverError, Snapshot, SnapshotStream};
 
@@ -17,8 +18,32 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The pause after an error: a source that repeats it without one must not occupy a core.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 
+impl Balanced {
+    /// Starts the task unless it runs. It ends with its runtime, and the next call that needs it
+    /// starts it in its own.
+    pub(super) fn ensure_task(self: &Arc<Self>, runtime: &Handle) {
+        if !self.has_task.swap(true, Ordering::AcqRel) {
+            let running = Running(Arc::downgrade(self));
+            drop(runtime.spawn(run(running, Arc::clone(&self.source))));
+        }
+    }
+}
+
+/// The mark that the task runs. It is removed when the task ends, even with its runtime.
+struct Running(Weak<Balanced>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(balanced) = self.0.upgrade() {
+            balanced.has_task.store(false, Ordering::Release);
+            // A call that waits starts it again.
+            balanced.changed.notify_waiters();
+        }
+    }
+}
+
 /// Watches `source`, and keeps the client's picker current, until the client is closed.
-pub(super) async fn run(running: Running, source: Arc<dyn Discover>) {
+async fn run(running: Running, source: Arc<dyn Discover>) {
     let Some(balanced) = running.0.upgrade() else {
         return;
     };
