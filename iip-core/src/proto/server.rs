@@ -107,6 +107,7 @@ impl Connection {
             self.outgoing(),
         ))
     }
+
     /// Forgets the channels at rest once there are many channels.
     #[cold]
     pub(super) fn forget_channels(&mut self) {

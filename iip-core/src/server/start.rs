@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+#[cfg(feature = "tls")]
+use super::ProtocolHandler;
 use super::accept::{AcceptEnd, Accepting, accept_loop};
 use super::registration::{Entry, Registrations, advertised};
 use super::remote_drain;
@@ -17,6 +19,8 @@ use crate::error::ConfigError;
 use crate::logs::Logs;
 use crate::serve::Routes;
 use crate::stats::Registry;
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 use crate::totals::Totals;
 #[cfg(all(unix, feature = "inherit"))]
 use crate::transport::Passable;
@@ -101,6 +105,9 @@ impl ServerBuilder {
 
     /// Rejects a configuration that cannot work.
     fn check(&self) -> Result<(), ConfigError> {
+        if let Some(problem) = &self.problem {
+            return Err(problem.clone());
+        }
         let per_peer = self.max_connections_per_peer.unwrap_or(usize::MAX);
         let counts = [
             ("max_connections", self.max_connections),
@@ -121,7 +128,30 @@ impl ServerBuilder {
         self.limits.check()
     }
 
-    fn serve(mut self, listener: Listener) -> io::Result<Server> {
+    /// Starts the server on a listener.
+    fn serve(self, listener: Listener) -> io::Result<Server> {
+        let (local_addr, describe) = (listener.local_addr(), listener.describe());
+        let inner = self.with_own_paths().into_inner(&listener)?;
+        if let Some(statistics) = &inner.statistics {
+            statistics.begin(&inner);
+        }
+        let end = AcceptEnd(Arc::clone(&inner));
+        let accept = tokio::spawn(accept_loop(Accepting { listener, end })).abort_handle();
+        // The cell is new, so this sets it.
+        let _ = inner.accept.set(accept);
+        // Only now, because a shutdown ends that task.
+        if let Some(drain) = &inner.remote_drain {
+            drain.begin(&inner);
+        }
+        Ok(Server {
+            inner,
+            local_addr,
+            describe,
+        })
+    }
+
+    /// Adds the handlers of the paths that the server serves by itself.
+    fn with_own_paths(mut self) -> Self {
         if let Some(statistics) = self.statistics.clone() {
             for (path, handler) in statistics.handlers() {
                 self = self.route(path, handler);
@@ -130,36 +160,28 @@ impl ServerBuilder {
         if let Some(drain) = self.remote_drain.clone() {
             self = self.route(remote_drain::DRAIN, remote_drain::PathHandler(drain));
         }
-        if let Some(problem) = self.problem {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-        }
-        self.check()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        self
+    }
+
+    /// Checks the configuration and makes the state of the server of it.
+    fn into_inner(self, listener: &Listener) -> io::Result<Arc<Inner>> {
+        self.check().map_err(invalid)?;
         if let Some(handler) = &self.fallback_protocol {
             handler.check()?;
         }
         #[cfg(feature = "tls")]
-        let tls = match (self.tls, &self.fallback_protocol) {
-            (Some(tls), Some(handler)) => Some(tls.or_alpn(handler.alpn())),
-            (tls, _) => tls,
-        };
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &tls {
-            tls.check()?;
-        }
+        let tls = checked_tls(self.tls, self.fallback_protocol.as_deref())?;
         let (local_addr, describe) = (listener.local_addr(), listener.describe());
         let registries = self.registries.into_iter().map(|Entry { registry, info }| {
             Ok((registry, advertised(info, local_addr, &describe)?))
         });
-        let registries = registries
-            .collect::<Result<Vec<_>, ConfigError>>()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let registries: Vec<_> = registries.collect::<Result<_, _>>().map_err(invalid)?;
         let default_lame_duck = match registries.is_empty() {
             true => Duration::ZERO,
             false => LAME_DUCK,
         };
         #[cfg(all(unix, feature = "inherit"))]
-        let socket = Mutex::new(Passable::of(&listener)?);
+        let socket = Mutex::new(Passable::of(listener)?);
         let handlers = self.handlers.iter();
         let methods = handlers.map(|(path, handler)| (&path[..], handler.rpc_method()));
         let stats = Registry::of_server(methods, self.statistics.is_some());
@@ -168,7 +190,7 @@ impl ServerBuilder {
             fallback: self.fallback,
             shutting_down: AtomicBool::new(false),
         });
-        let inner = Arc::new(Inner {
+        Ok(Arc::new(Inner {
             routes,
             stats,
             statistics: self.statistics,
@@ -202,22 +224,27 @@ impl ServerBuilder {
             accept: OnceLock::new(),
             table: Mutex::new(Table::new()),
             changed: Notify::new(),
-        });
-        if let Some(statistics) = &inner.statistics {
-            statistics.begin(&inner);
-        }
-        let end = AcceptEnd(Arc::clone(&inner));
-        let accept = tokio::spawn(accept_loop(Accepting { listener, end })).abort_handle();
-        // The cell is new, so this sets it.
-        let _ = inner.accept.set(accept);
-        // Only now, because a shutdown ends that task.
-        if let Some(drain) = &inner.remote_drain {
-            drain.begin(&inner);
-        }
-        Ok(Server {
-            inner,
-            local_addr,
-            describe,
-        })
+        }))
     }
+}
+
+fn invalid(error: ConfigError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+/// Returns the checked configuration of TLS, with the protocols that the handler of other protocols
+/// offers.
+#[cfg(feature = "tls")]
+fn checked_tls(
+    tls: Option<ServerTls>,
+    fallback: Option<&dyn ProtocolHandler>,
+) -> io::Result<Option<ServerTls>> {
+    let tls = match (tls, fallback) {
+        (Some(tls), Some(handler)) => Some(tls.or_alpn(handler.alpn())),
+        (tls, _) => tls,
+    };
+    if let Some(tls) = &tls {
+        tls.check()?;
+    }
+    Ok(tls)
 }
