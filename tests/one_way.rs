@@ -404,6 +404,51 @@ async fn to_a_server_without_one_way_calls_it_is_a_call_whose_reply_is_skipped()
 }
 
 #[tokio::test]
+async fn a_server_without_one_way_calls_that_does_not_read_makes_its_senders_wait_too() {
+    const CHANNELS: u32 = 64;
+    let (listener, client) = lazy(Client::builder()).await;
+    let events = EventsClient::new(client);
+    for _ in 0..CHANNELS {
+        let events = events.clone();
+        spawn(async move { events.keep(Bytes::from_static(b"a")).await });
+    }
+    let mut peer = Peer::over(accepted(&listener).await);
+    let (mut granted, mut kept) = (0, Vec::new());
+    while kept.len() < CHANNELS as usize {
+        let frame = peer.frame().await;
+        match frame.path_text().as_str() {
+            "/sys/hello" => {
+                let hello = r#"{"code":102,"message":"handle error"}"#;
+                peer.send_frame(&RawFrame::reply("/sys/hello", 0, hello))
+                    .await;
+            }
+            "/sys/new_channel" => {
+                granted += 1;
+                peer.send_frame(&RawFrame::grant(granted)).await;
+            }
+            _ => kept.push(frame),
+        }
+    }
+    // From now on all channels are free, and the peer reads nothing.
+    peer.stop_reading();
+    for call in &kept {
+        peer.send_frame(&RawFrame::reply(&call.path, call.channel, "null"))
+            .await;
+    }
+    let impatient = events.with_options(CallOptions::new().timeout(Duration::from_millis(300)));
+    let (mut sent, bytes) = (0, Bytes::from(vec![0; MIB]));
+    let error = loop {
+        match impatient.keep(bytes.clone()).await {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    expect(&error, Code::DeadlineExceeded, Execution::NotSent);
+    // What the sockets buffer, and one message more.
+    assert!(sent < CHANNELS / 2, "{sent} calls of 1 MiB were sent");
+}
+
+#[tokio::test]
 async fn a_plain_caller_may_wait_for_it() {
     let (service, mut desk) = book();
     let (server, _client) = serve(service).await;

@@ -40,6 +40,11 @@ impl Peer {
         Self::over(stream_to(addr).await)
     }
 
+    /// Reads nothing more.
+    pub(crate) fn stop_reading(&self) {
+        self.reading.abort();
+    }
+
     pub(crate) fn over(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
         let (mut reader, writer) = stream.into_split();

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::Connection;
 use super::channel::MAX_GRANTED;
 use super::control::{self, ControlMessage, Exchange};
-use super::is_one_way;
+use super::{STREAM_ROOM_BYTES, is_one_way};
 use crate::body::Data;
 use crate::frame::{ChannelId, Side};
 
@@ -46,7 +46,8 @@ impl Connection {
     pub(crate) fn has_one_way_room(&self) -> bool {
         match self.one_way.channel {
             Some(channel) => self.has_stream_room(channel),
-            None => true,
+            // Each call has a channel of its own, so long messages on all of them count.
+            None => self.outbox.unsent() < STREAM_ROOM_BYTES,
         }
     }
 
