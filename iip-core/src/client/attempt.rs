@@ -1,5 +1,5 @@
-//! The connection of a subchannel for a call, and the attempts to connect: started when a call needs
-//! a connection, repeated after pauses.
+//! The connection of a subchannel for a call, and the attempts to connect: started when a call
+//! needs a connection, repeated after pauses.
 
 use std::io;
 use std::sync::Arc;
