@@ -1,6 +1,7 @@
 //! The configuration file, which defines named targets.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -54,9 +55,12 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads the chosen file, or the one at the default path if it exists.
-    pub(crate) fn load(chosen: Option<&Path>) -> Outcome<Self> {
-        let Some(path) = chosen.map(Path::to_owned).or_else(default_path) else {
+    /// Reads the chosen file, which is that of `IQ_CONFIG` unless one is given, or the one at the
+    /// default path if it exists.
+    pub(crate) fn load(given: Option<&Path>) -> Outcome<Self> {
+        let chosen = given.map(Path::to_owned);
+        let chosen = chosen.or_else(|| variable("IQ_CONFIG").map(PathBuf::from));
+        let Some(path) = chosen.clone().or_else(default_path) else {
             return Ok(Self::default());
         };
         match read(&path) {
@@ -118,6 +122,16 @@ impl Config {
             .map_or_else(|| file.to_owned(), |folder| folder.join(file))
     }
 
+    /// Returns the error about a setting of a named target.
+    pub(crate) fn mistake(&self, name: &str, key: &str, reason: &str) -> Failure {
+        let start = self
+            .document
+            .targets
+            .get(name)
+            .map_or(0, |target| target.span().start);
+        self.error(start..start, &format!("`{key}` of `{name}`: {reason}"))
+    }
+
     fn error(&self, span: Range<usize>, reason: &str) -> Failure {
         usage(&self.path, Some(place_in(&self.text, span.start)), reason)
     }
@@ -139,11 +153,15 @@ fn default_path() -> Option<PathBuf> {
 /// Returns the folder in an environment variable if it is an absolute path, or else a folder below
 /// the home directory.
 pub(crate) fn home_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let folder = set(variable)
+    let folder = self::variable(variable)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
-    folder.or_else(|| Some(PathBuf::from(set("HOME")?).join(below_home)))
+    folder.or_else(|| Some(PathBuf::from(self::variable("HOME")?).join(below_home)))
+}
+
+/// Returns an environment variable that is set and not empty.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

@@ -1,5 +1,8 @@
 //! `iq call` with one reply.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use serde_json::json;
 
 use crate::common::{Event, Fixture, Home, LONG, iq};
@@ -215,6 +218,60 @@ async fn metadata_comes_from_arguments_files_and_variables() {
         "token=IQ_NONE",
     ];
     assert!(home.iq(&missing).await.failed(2).contains("`IQ_NONE`"));
+}
+
+#[tokio::test]
+async fn errors_about_metadata_do_not_show_its_value() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    let text = format!(
+        "[targets.shop]\naddress = \"{}\"\n[targets.shop.metadata-env]\ntoken = \"IQ_TOKEN\"\n",
+        shop.target
+    );
+    home.write("config/iq/config.toml", text);
+    std::fs::write(home.0.join("latin1"), b"SECRET\xff").unwrap();
+    let file = format!("token={}", home.0.join("latin1").display());
+    let target = &*shop.target;
+    for (target, options, reason) in [
+        (
+            target,
+            &["--metadata-env", "token=IQ_TOKEN"][..],
+            "`IQ_TOKEN` is not UTF-8",
+        ),
+        (
+            "shop",
+            &[],
+            "`metadata-env.token` of `shop`: the environment variable `IQ_TOKEN` is not",
+        ),
+        (target, &["--metadata-file", &file], "latin1: "),
+        (
+            target,
+            &["-m", "authorization:SECRET"],
+            "'--metadata <KEY=VALUE>': there is no `=`",
+        ),
+        ("http://me:SECRET@h", &[], "`http://***@h`"),
+    ] {
+        let mut command = home.command();
+        command.env("IQ_TOKEN", OsStr::from_bytes(b"SECRET\xff"));
+        command
+            .args(["call", target, "shop.Orders.caller"])
+            .args(options);
+        let error = crate::common::Ran::of(command).await.failed(2);
+        assert!(error.contains(reason), "{error}");
+        assert!(!error.contains("SECRET"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn keys_of_metadata_may_be_in_upper_case() {
+    let shop = Fixture::new().await;
+    let caller = [
+        "call",
+        &shop.target,
+        "shop.Orders.caller",
+        "-m",
+        "Token=given",
+    ];
+    assert_eq!(iq(&caller).await.data(), "\"given\"\n");
 }
 
 #[tokio::test]

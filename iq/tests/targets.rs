@@ -92,6 +92,65 @@ async fn mistakes_of_the_configuration_have_a_line_and_a_column() {
     assert!(error.contains("/nowhere.toml"), "{error}");
 }
 
+#[tokio::test]
+async fn mistakes_of_a_named_target_have_its_place_and_its_name() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    let target = format!("[targets.prod]\naddress = \"{}\"\n", shop.target);
+    let caller = ["call", "prod", "shop.Orders.caller"];
+    for (settings, option, reasons) in [
+        (
+            "timeout = \"5\"\n".to_owned(),
+            ["-t", LONG],
+            ["`timeout` of `prod`: ", "expected a time such as 500ms"],
+        ),
+        (
+            "[targets.prod.metadata-file]\ntoken = \"none\"\n".to_owned(),
+            ["-m", "token="],
+            ["`metadata-file.token` of `prod`: ", "/none: "],
+        ),
+        (
+            "[targets.prod.metadata-env]\nToken = \"IQ_NONE\"\n".to_owned(),
+            ["-m", "Token="],
+            ["`metadata-env.Token` of `prod`: ", "`IQ_NONE` is not set"],
+        ),
+        (
+            format!(
+                "[targets.prod.metadata]\ntoken = \"{}\"\n",
+                "x".repeat(20_000)
+            ),
+            ["-m", "token="],
+            ["`metadata.token` of `prod`: ", "bytes"],
+        ),
+    ] {
+        let file = home.write("config/iq/config.toml", format!("{target}{settings}"));
+        let error = home.iq(&caller).await.failed(2);
+        assert!(
+            error.contains(&format!("{file}, line 1, column 1: ")),
+            "{error}"
+        );
+        assert!(
+            reasons.iter().all(|reason| error.contains(reason)),
+            "{error}"
+        );
+        // An option of the command line replaces the setting, which is then not used.
+        let ran = home.iq(&[&caller[..], &option].concat()).await;
+        assert_eq!(ran.data(), "\"\"\n", "{settings}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_variable_with_the_configuration_is_unset() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    let text = format!("[targets.prod]\naddress = \"{}\"\n", shop.target);
+    let file = home.write("config/iq/config.toml", &text);
+    for (variable, wanted) in [("", Some(0)), (&*file, Some(0)), ("/nowhere.toml", Some(2))] {
+        let mut command = home.command();
+        command.env("IQ_CONFIG", variable).args(["list", "prod"]);
+        let ran = crate::common::Ran::of(command).await;
+        assert_eq!(ran.code, wanted, "{variable}: {}", ran.err);
+    }
+}
+
 #[cfg(not(feature = "etcd"))]
 #[tokio::test]
 async fn targets_of_features_that_are_left_out_name_the_feature() {

@@ -5,9 +5,12 @@ mod direct;
 mod server;
 mod settings;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 use clap::{Args, ValueHint};
 use iip_core::balance::{Target, TargetError};
 use iip_rpc::{CallOptions, Client, Metadata};
@@ -18,7 +21,7 @@ use self::settings::Settings;
 use crate::closest;
 use crate::config::{Config, is_name};
 use crate::exit::{Failure, Outcome};
-use crate::live::{Page, Url, is_url};
+use crate::live::{Page, Url, is_url, without_user};
 use crate::output::Output;
 use crate::time;
 
@@ -71,29 +74,43 @@ pub(crate) struct ConnectArgs {
     #[arg(long, global = true)]
     insecure: bool,
     /// Metadata to send with calls.
-    #[arg(long, short, global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, short, global = true, value_name = "KEY=VALUE", value_parser = KeyAndValue)]
     metadata: Vec<(String, String)>,
     /// Metadata whose value is in a file, such as a token.
-    #[arg(long, global = true, value_name = "KEY=FILE", value_parser = pair)]
+    #[arg(long, global = true, value_name = "KEY=FILE", value_parser = KeyAndValue)]
     metadata_file: Vec<(String, String)>,
     /// Metadata whose value is in an environment variable.
-    #[arg(long, global = true, value_name = "KEY=VARIABLE", value_parser = pair)]
+    #[arg(long, global = true, value_name = "KEY=VARIABLE", value_parser = KeyAndValue)]
     metadata_env: Vec<(String, String)>,
-    /// The configuration file [default: ~/.config/iq/config.toml].
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "IQ_CONFIG",
-        hide_env_values = true,
-        value_hint = ValueHint::FilePath,
-    )]
+    /// The configuration file [env: IQ_CONFIG] [default: ~/.config/iq/config.toml].
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
+/// Parses `KEY=VALUE`. The errors do not show the text, which may have a secret.
+#[derive(Clone)]
+struct KeyAndValue;
+
+impl TypedValueParser for KeyAndValue {
+    type Value = (String, String);
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        let mistake = |reason| {
+            let arg = arg.map(clap::Arg::to_string).unwrap_or_default();
+            let text = format!("invalid value for '{arg}': {reason}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        };
+        let text = value.to_str().ok_or_else(|| mistake("it is not UTF-8"))?;
+        match text.split_once('=') {
+            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+            None => Err(mistake("there is no `=`")),
+        }
+    }
 }
 
 /// A connection for one command.
@@ -228,7 +245,10 @@ impl ConnectArgs {
         let (address, settings) = self.settings(target, config);
         let parsed: Target = address.parse().map_err(|error: TargetError| {
             Failure::Usage(match (is_name(target), is_url(address)) {
-                (_, true) => format!("`{address}` is a live page: only top and drain take it"),
+                (_, true) => format!(
+                    "`{}` is a live page: only top and drain take it",
+                    without_user(address)
+                ),
                 (true, false) => unknown_name(target, config),
                 (false, false) => error.to_string(),
             })
@@ -242,6 +262,7 @@ impl ConnectArgs {
         let settings = Settings {
             args: self,
             config,
+            target,
             named,
         };
         (named.map_or(target, |named| &named.address), settings)

@@ -1,8 +1,9 @@
 //! The settings of a connection: the options of the command line, which take precedence over those
 //! of the configuration.
 
+use std::env::VarError;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -34,13 +35,15 @@ const MAX_QUEUED_CALLS: usize = 1 << 20;
 pub(super) struct Settings<'a> {
     pub(super) args: &'a ConnectArgs,
     pub(super) config: &'a Config,
+    /// The target as it was given; its name if `named` is set.
+    pub(super) target: &'a str,
     pub(super) named: Option<&'a NamedTarget>,
 }
 
 impl Settings<'_> {
     pub(super) fn timeout(&self) -> Outcome<Duration> {
         let named = self.named.and_then(|named| named.timeout.as_deref());
-        time_or(self.args.timeout, named, "timeout", TIMEOUT)
+        self.time_or(self.args.timeout, named, "timeout", TIMEOUT)
     }
 
     /// Returns the timeout of a connection attempt, at most `timeout`.
@@ -48,13 +51,28 @@ impl Settings<'_> {
         let named = self
             .named
             .and_then(|named| named.connect_timeout.as_deref());
-        let connect = time_or(
-            self.args.connect_timeout,
-            named,
-            "connect-timeout",
-            CONNECT_TIMEOUT,
-        )?;
+        let given = self.args.connect_timeout;
+        let connect = self.time_or(given, named, "connect-timeout", CONNECT_TIMEOUT)?;
         Ok(connect.min(timeout))
+    }
+
+    fn time_or(
+        &self,
+        given: Option<Duration>,
+        named: Option<&str>,
+        key: &str,
+        default: Duration,
+    ) -> Outcome<Duration> {
+        match (given, named) {
+            (Some(given), _) => Ok(given),
+            (None, Some(text)) => time::parse(text).map_err(|reason| self.mistake(key, &reason)),
+            (None, None) => Ok(default),
+        }
+    }
+
+    /// Returns the error about a setting of the named target.
+    fn mistake(&self, key: &str, reason: &str) -> Failure {
+        self.config.mistake(self.target, key, reason)
     }
 
     pub(super) fn builder(&self, timeout: Duration) -> Outcome<ClientBuilder> {
@@ -167,67 +185,78 @@ impl Settings<'_> {
         Ok(None)
     }
 
-    /// Returns all metadata. Values of the command line replace those of the configuration.
+    /// Returns all metadata. Keys of the command line replace those of the configuration.
     pub(super) fn metadata(&self) -> Outcome<Metadata> {
+        let args = self.args;
+        let values = args.metadata.iter();
+        let values = values.map(|(key, value)| (key, Source::Value(value)));
+        let files = args.metadata_file.iter();
+        let files = files.map(|(key, file)| (key, Source::File(file.into())));
+        let variables = args.metadata_env.iter();
+        let variables = variables.map(|(key, name)| (key, Source::Variable(name)));
         let mut metadata = Metadata::new();
-        if let Some(named) = self.named {
-            for (key, value) in &named.metadata {
-                insert(&mut metadata, key, value.clone())?;
-            }
-            for (key, file) in &named.metadata_file {
-                insert(
-                    &mut metadata,
-                    key,
-                    secret_in_file(&self.config.beside(file))?,
-                )?;
-            }
-            for (key, variable) in &named.metadata_env {
-                insert(&mut metadata, key, secret_in_variable(variable)?)?;
-            }
+        for (key, source) in values.chain(files).chain(variables) {
+            let added = add(&mut metadata, key, &source);
+            added.map_err(|reason| Failure::Usage(format!("metadata `{key}`: {reason}")))?;
         }
-        for (key, value) in &self.args.metadata {
-            insert(&mut metadata, key, value.clone())?;
-        }
-        for (key, file) in &self.args.metadata_file {
-            insert(&mut metadata, key, secret_in_file(Path::new(file))?)?;
-        }
-        for (key, variable) in &self.args.metadata_env {
-            insert(&mut metadata, key, secret_in_variable(variable)?)?;
+        let given = metadata.clone();
+        for (table, key, source) in self.configured() {
+            // A key that is replaced may have a source that does not exist here.
+            if given.get(&key.to_ascii_lowercase()).is_none() {
+                let added = add(&mut metadata, key, &source);
+                added.map_err(|reason| self.mistake(&format!("{table}.{key}"), &reason))?;
+            }
         }
         Ok(metadata)
     }
-}
 
-fn time_or(
-    given: Option<Duration>,
-    named: Option<&str>,
-    key: &str,
-    default: Duration,
-) -> Outcome<Duration> {
-    let configured = named.map(time::parse).transpose();
-    let configured = configured.map_err(|reason| {
-        Failure::Usage(format!(
-            "`{key}` of the target in the configuration: {reason}"
-        ))
-    })?;
-    Ok(given.or(configured).unwrap_or(default))
-}
-
-fn insert(metadata: &mut Metadata, key: &str, value: String) -> Outcome {
-    let inserted = metadata.insert(key, value);
-    inserted
-        .map(drop)
-        .map_err(|error| Failure::Usage(format!("metadata `{key}`: {error}")))
-}
-
-fn secret_in_file(path: &Path) -> Outcome<String> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(error) => Err(Failure::Usage(format!("{}: {error}", path.display()))),
+    /// Returns the metadata of the named target: the table, the key and the source of each value.
+    fn configured(&self) -> impl Iterator<Item = (&'static str, &String, Source<'_>)> {
+        self.named.into_iter().flat_map(|named| {
+            let values = named.metadata.iter();
+            let values = values.map(|(key, value)| ("metadata", key, Source::Value(value)));
+            let files = named.metadata_file.iter().map(|(key, file)| {
+                let file = self.config.beside(file);
+                ("metadata-file", key, Source::File(file))
+            });
+            let variables = named.metadata_env.iter();
+            let variables =
+                variables.map(|(key, name)| ("metadata-env", key, Source::Variable(name)));
+            values.chain(files).chain(variables)
+        })
     }
 }
 
-fn secret_in_variable(variable: &str) -> Outcome<String> {
-    std::env::var(variable)
-        .map_err(|error| Failure::Usage(format!("environment variable `{variable}`: {error}")))
+/// The source of a value of metadata.
+enum Source<'a> {
+    Value(&'a str),
+    File(PathBuf),
+    Variable(&'a str),
+}
+
+impl Source<'_> {
+    /// Reads the value. The error does not show any part of it, because it may be a secret.
+    fn read(&self) -> Result<String, String> {
+        match self {
+            Self::Value(value) => Ok((*value).to_owned()),
+            Self::File(path) => match fs::read_to_string(path) {
+                Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            },
+            Self::Variable(name) => std::env::var(name).map_err(|error| {
+                let reason = match error {
+                    VarError::NotPresent => "is not set",
+                    // The text of this error has the value.
+                    VarError::NotUnicode(_) => "is not UTF-8",
+                };
+                format!("the environment variable `{name}` {reason}")
+            }),
+        }
+    }
+}
+
+/// Adds a value. Keys are in lower case, as in HTTP/2.
+fn add(metadata: &mut Metadata, key: &str, source: &Source<'_>) -> Result<(), String> {
+    let inserted = metadata.insert(&key.to_ascii_lowercase(), source.read()?);
+    inserted.map_err(|error| error.to_string())
 }

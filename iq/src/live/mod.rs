@@ -9,4 +9,4 @@ pub(crate) use self::model::{
     Verdict,
 };
 pub(crate) use self::page::{Page, PageSettings};
-pub(crate) use self::url::{Url, is_url};
+pub(crate) use self::url::{Url, is_url, without_user};

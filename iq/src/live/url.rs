@@ -1,5 +1,7 @@
 //! Addresses of live pages.
 
+use std::borrow::Cow;
+
 use hyper::Uri;
 use hyper::http::uri::Scheme;
 use iip_core::transport::Endpoint;
@@ -12,6 +14,15 @@ pub(crate) fn is_url(target: &str) -> bool {
     ["http://", "https://"]
         .iter()
         .any(|scheme| target.starts_with(scheme))
+}
+
+/// Returns an address for an error, without the name and the password of a user.
+pub(crate) fn without_user(address: &str) -> Cow<'_, str> {
+    let (scheme, rest) = address.split_once("://").unwrap_or_default();
+    match rest.rsplit_once('@') {
+        Some((_, rest)) => format!("{scheme}://***@{rest}").into(),
+        None => address.into(),
+    }
 }
 
 /// The address of a live page, such as `http://localhost:9000`, which stands for
@@ -27,7 +38,8 @@ pub(crate) struct Url {
 
 impl Url {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |reason: &str| format!("`{text}`: {reason}, write `http://localhost:9000`");
+        let shown = without_user(text);
+        let wrong = |reason: &str| format!("`{shown}`: {reason}, write `http://localhost:9000`");
         let uri: Uri = text.parse().map_err(|_| wrong("not an address of HTTP"))?;
         let is_https = uri.scheme() == Some(&Scheme::HTTPS);
         let authority = uri.authority().ok_or_else(|| wrong("there is no host"))?;
@@ -88,6 +100,15 @@ mod tests {
             assert_eq!(parts, expected, "{text}");
         }
         assert_eq!(Url::parse("http://[::1]:9").unwrap().authority(), "[::1]:9");
+    }
+
+    #[test]
+    fn errors_do_not_show_a_password() {
+        for text in ["http://me:secret@h:9", "http://me:se/cret@h h"] {
+            let error = Url::parse(text).unwrap_err();
+            assert!(error.starts_with("`http://***@h"), "{error}");
+            assert!(!error.contains("cret"), "{error}");
+        }
     }
 
     #[test]
