@@ -110,11 +110,12 @@ pub(crate) struct CallArgs {
     /// End after this number of messages.
     #[arg(long, short = 'n', value_name = "COUNT")]
     pub(crate) limit: Option<u64>,
-    /// Resume a subscription after a position that `--verbose` has printed.
+    /// Resume a subscription after a position: the one that `--verbose` prints at its end, or that
+    /// of an item with `--json`.
     #[arg(long, value_name = "POSITION")]
     pub(crate) resume: Option<Position>,
-    /// Print the result of a call with indentation.
-    #[arg(long)]
+    /// Print results and messages with indentation.
+    #[arg(long, conflicts_with = "json")]
     pub(crate) pretty: bool,
 }
 

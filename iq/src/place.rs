@@ -59,15 +59,24 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Returns `true` if the value may be `null`.
+    pub(crate) fn is_optional(self, types: &'a Types) -> bool {
+        match self {
+            Self::Value(ty) => wrappers(ty, types).any(|ty| matches!(ty, Type::Option(_))),
+            _ => false,
+        }
+    }
+
     /// Returns the names that an object here can have; none if they are not all known.
     pub(crate) fn names(self, types: &'a Types) -> Vec<&'a str> {
         let fields = self.fields(types);
-        match self {
-            Self::Arguments(method) if fields.is_empty() => {
-                method.args.iter().map(|arg| &*arg.name).collect()
-            }
-            _ => fields.iter().map(|field| &*field.name).collect(),
+        if let Self::Arguments(method) = self
+            && fields.is_empty()
+            && !has_unknown_names(method, types)
+        {
+            return method.args.iter().map(|arg| &*arg.name).collect();
         }
+        fields.iter().map(|field| &*field.name).collect()
     }
 
     /// Returns the fields of a struct, or those of the only argument if it is a struct.
@@ -90,6 +99,23 @@ impl<'a> Place<'a> {
             }
             _ => &[],
         }
+    }
+}
+
+/// Returns `true` if the arguments may be an object whose names are not all known: the value of the
+/// only one.
+fn has_unknown_names(method: &Method, types: &Types) -> bool {
+    let [only] = &*method.args else {
+        return false;
+    };
+    match resolve(&only.ty, types) {
+        Type::Map(..) | Type::Any | Type::Opaque { .. } => true,
+        Type::Named(name) => match types.get(name).map(|definition| &definition.shape) {
+            Some(Shape::Struct { fields, .. }) => !fields.is_empty(),
+            Some(Shape::Enum(_)) | None => true,
+            _ => false,
+        },
+        _ => false,
     }
 }
 
@@ -121,17 +147,19 @@ pub(crate) fn unknown_name(value: &Value, place: Place<'_>, types: &Types) -> Op
 
 /// Returns the type inside options and newtypes, in its JSON form.
 fn resolve<'a>(ty: &'a Type, types: &'a Types) -> &'a Type {
-    let mut ty = ty;
-    for _ in 0..MAX_DEPTH {
-        ty = match ty {
-            Type::Option(of) => of,
-            Type::ByFormat { readable, .. } => readable,
-            Type::Named(name) => match types.get(name).map(|found| &found.shape) {
-                Some(Shape::Newtype(of)) => of,
-                _ => return ty,
-            },
-            _ => return ty,
-        };
-    }
-    ty
+    wrappers(ty, types).last().unwrap_or(ty)
+}
+
+/// Returns a type, and the types inside its options and newtypes, in their JSON form.
+fn wrappers<'a>(ty: &'a Type, types: &'a Types) -> impl Iterator<Item = &'a Type> {
+    let inner = |ty: &&'a Type| match ty {
+        Type::Option(of) => Some(&**of),
+        Type::ByFormat { readable, .. } => Some(&**readable),
+        Type::Named(name) => match types.get(name).map(|found| &found.shape) {
+            Some(Shape::Newtype(of)) => Some(of),
+            _ => None,
+        },
+        _ => None,
+    };
+    std::iter::successors(Some(ty), inner).take(MAX_DEPTH)
 }

@@ -96,6 +96,10 @@ pub(crate) fn method<'a>(
     let Some((of_service, method)) = parts else {
         return Err(Failure::Usage(not_qualified(services, name)));
     };
+    let is_of = |name: &str| services.iter().any(|service| service.service == name);
+    if !is_of(of_service) {
+        return Err(Failure::Usage(not_in_a_service(services, name, of_service)));
+    }
     let description = service(services, of_service)?;
     let found = description.method(method).ok_or_else(|| {
         let names = description.methods.iter().map(|method| &*method.name);
@@ -120,6 +124,23 @@ fn not_qualified(services: &[Description], name: &str) -> String {
             owner.service
         ),
         None => format!("`{name}` is not a method, such as `Orders.place` or `/orders/place`"),
+    }
+}
+
+/// Returns the error text for a method of a service that does not exist, which may be a service
+/// without a method.
+fn not_in_a_service(services: &[Description], name: &str, of_service: &str) -> String {
+    if let Some(service) = services.iter().find(|service| service.service == name) {
+        let method = service
+            .methods
+            .first()
+            .map_or("METHOD", |method| &*method.name);
+        return format!("`{name}` is a service: add the method, as in `{name}.{method}`");
+    }
+    let names = || services.iter().map(|service| &*service.service);
+    match closest::of(name, names()) {
+        Some(_) => unknown("service", name, names()),
+        None => unknown("service", of_service, names()),
     }
 }
 

@@ -68,6 +68,20 @@ async fn pairs_are_typed_by_the_description() {
 }
 
 #[tokio::test]
+async fn arguments_are_sent_as_the_method_reads_them() {
+    let shop = Fixture::new().await;
+    for args in [
+        &[r#"{"id":"7"}"#][..],
+        &[r#"id:="7""#],
+        &["id=7", "detailed=null"],
+    ] {
+        let command = [&["call", &shop.target, "shop.Orders.find"], args].concat();
+        let found = iq(&command).await.data();
+        assert!(found.starts_with("{\"id\":7,"), "{found}");
+    }
+}
+
+#[tokio::test]
 async fn mistakes_name_the_field_and_the_closest_name() {
     let shop = Fixture::new().await;
     for (args, reasons) in [
@@ -86,6 +100,43 @@ async fn mistakes_name_the_field_and_the_closest_name() {
         (&["shop.Orders.find", "{}"], &["shop.Orders.find", "`id`"]),
         (&["shop.Orders.find", "{"], &["the arguments are not JSON"]),
         (&["shop.Orders.find", "@/nowhere"], &["/nowhere: "]),
+        (
+            &["shop.Orders.find", "@"],
+            &["`@` needs the name of a file"],
+        ),
+        (
+            &["shop.Orders.find", "{\"id\":7,\"id\":8}"],
+            &["`id` is given twice"],
+        ),
+        (
+            &["shop.Orders.find", "{\"id\":18446744073709551616}"],
+            &["`/id`: expected an integer of the type u64, found a number of more than 64 bits"],
+        ),
+        (
+            &["shop.Orders.find", "id=18446744073709551616"],
+            &["error: `id`: 18446744073709551616 is out of range of u64\n"],
+        ),
+        (
+            &["shop.Orders", "id=7"],
+            &["`shop.Orders` is a service: add the method, as in `shop.Orders.place`"],
+        ),
+        (
+            &["shop.Ordrs", "id=7"],
+            &["no service `shop.Ordrs`; the closest is `shop.Orders`"],
+        ),
+        (
+            &["shop.Orders.find", "id=7", "-n", "1"],
+            &["--limit: shop.Orders.find does not return a stream"],
+        ),
+        (
+            &["shop.Orders.list", "count=7", "--resume", "1.1"],
+            &["--resume: shop.Orders.list is not a subscription"],
+        ),
+        (&["shop.Orders.tell", "text=x", "--pretty"], &["--pretty: "]),
+        (
+            &["shop.Orders.find", "id=7", "--pretty", "--json"],
+            &["--pretty", "--json"],
+        ),
         (
             &["shop.Orders.fnd"],
             &["no method of shop.Orders called `fnd`", "`find`"],

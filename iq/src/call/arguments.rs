@@ -7,6 +7,7 @@ use iip_rpc::schema::dynamic::{Layout, MethodArguments, Options};
 use iip_rpc::schema::{Description, Method};
 use serde_json::Value;
 
+use super::json;
 use super::pairs::{self, Pair};
 use crate::exit::{Failure, Outcome};
 use crate::place::{Place, unknown_name};
@@ -28,6 +29,10 @@ impl Arguments {
         let text = match args {
             [] => return Ok(Self::Empty),
             [only] if only == "-" => text_in(Path::new("-")).await?,
+            [only] if only == "@" => {
+                let text = "`@` needs the name of a file, as in `@args.json`";
+                return Err(Failure::Usage(text.to_owned()));
+            }
             [only] if only.starts_with('@') => text_in(Path::new(&only[1..])).await?,
             [only] if is_json(only) => only.clone(),
             pairs => {
@@ -35,21 +40,16 @@ impl Arguments {
                 return Ok(Self::Pairs(pairs.collect::<Outcome<_>>()?));
             }
         };
-        match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
-            Ok(_) => Ok(Self::Json(text)),
-            Err(error) => Err(Failure::Usage(format!(
-                "the arguments are not JSON: {error}"
-            ))),
-        }
+        parsed(&text)?;
+        Ok(Self::Json(text))
     }
 
-    /// Checks the arguments for a method, and returns them in JSON.
+    /// Checks the arguments for a method, and returns them in JSON as they were given.
     pub(crate) fn for_method(self, service: &Description, method: &Method) -> Outcome<String> {
         let name = format!("{}.{}", service.service, method.name);
         let (text, value) = match self {
             Self::Json(text) => {
-                let value = serde_json::from_str(&text)
-                    .map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+                let value = parsed(&text)?;
                 (Some(text), value)
             }
             Self::Empty => (None, Value::Object(serde_json::Map::new())),
@@ -63,7 +63,6 @@ impl Arguments {
             let reason = unknown.unwrap_or_else(|| error.to_string());
             Failure::Usage(format!("{}: {}", Printable(&name), Printable(reason)))
         })?;
-        // The original text is kept, because a `Value` does not hold all numbers exactly.
         Ok(text.unwrap_or_else(|| value.to_string()))
     }
 
@@ -79,6 +78,28 @@ impl Arguments {
             )),
         }
     }
+}
+
+/// Returns checked arguments in the JSON that the method reads, with numbers in place of texts for
+/// example.
+pub(super) fn for_server(text: &str, service: &Description, method: &Method) -> Outcome<String> {
+    let value = parsed(text)?;
+    let options = Options::new(Layout::Named);
+    let arguments = MethodArguments::new(method, &service.types, &value, options);
+    json::for_server(text, &value, &arguments).map_err(|error| {
+        let name = format!("{}.{}", service.service, method.name);
+        Failure::Usage(format!("{}: {error}", Printable(name)))
+    })
+}
+
+fn parsed(text: &str) -> Outcome<Value> {
+    json::parse(text).map_err(|error| {
+        let what = match error.is_data() {
+            true => "the arguments",
+            false => "the arguments are not JSON",
+        };
+        Failure::Usage(format!("{what}: {}", Printable(error)))
+    })
 }
 
 /// Returns `true` if an argument is meant as JSON, not as a pair.

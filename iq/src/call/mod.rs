@@ -1,6 +1,7 @@
 //! `iq call`: calls of methods with JSON.
 
 mod arguments;
+mod json;
 mod lines;
 mod pairs;
 mod run;
@@ -39,7 +40,8 @@ pub(crate) async fn run(args: &CallArgs, connect: &ConnectArgs, output: &Output)
         Callee::Described(described) => {
             let (service, method) = &**described;
             callable(&args.target, service, method)?;
-            given.for_method(service, method)?
+            let given = given.for_method(service, method)?;
+            arguments::for_server(&given, service, method)?
         }
         Callee::Path(_) => given.untyped()?,
     };

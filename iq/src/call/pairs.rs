@@ -3,6 +3,7 @@
 use iip_rpc::schema::{Enum, Method, Shape, Tagging, Type, Types, Variant, VariantShape};
 use serde_json::{Map, Value};
 
+use super::json;
 use crate::exit::{Failure, Outcome};
 use crate::place::{MAX_DEPTH, Place};
 
@@ -72,7 +73,7 @@ fn add(object: &mut Map<String, Value>, pair: &Pair, method: &Method, types: &Ty
         object = next;
     }
     place = place.named(last, types);
-    let is_list = matches!(place.ty(types), Some(Type::Seq(_)));
+    let is_list = matches!(place.ty(types), Some(Type::Seq(_) | Type::Array(..)));
     if is_list && !pair.is_json && !pair.value.starts_with('[') {
         let element = value(pair, place.element(types), types)?;
         match object
@@ -101,7 +102,7 @@ fn value(pair: &Pair, place: Place<'_>, types: &Types) -> Outcome<Value> {
         let name = pair.name();
         Failure::Usage(format!("`{name}`: expected {expected}, found `{text}`"))
     };
-    let json = || serde_json::from_str::<Value>(text);
+    let json = || json::parse(text);
     if pair.is_json {
         return json().map_err(|error| wrong(&format!("JSON ({error})")));
     }
@@ -110,6 +111,7 @@ fn value(pair: &Pair, place: Place<'_>, types: &Types) -> Outcome<Value> {
     };
     match ty {
         Type::Text | Type::Char | Type::Bytes => Ok(text.into()),
+        _ if text == "null" && place.is_optional(types) => Ok(Value::Null),
         Type::Bool => match text {
             "true" | "yes" => Ok(true.into()),
             "false" | "no" => Ok(false.into()),
@@ -120,23 +122,38 @@ fn value(pair: &Pair, place: Place<'_>, types: &Types) -> Outcome<Value> {
             (_, "NaN" | "Infinity" | "-Infinity") => Ok(text.into()),
             _ => Err(wrong("a number")),
         },
-        ty if ty.integer().is_some() => {
-            let digits = text.strip_prefix('-').unwrap_or(text);
-            let is_integer = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-            match json() {
-                // Integers of 128 bits may be strings; the range is checked later.
-                Ok(number @ Value::Number(_)) if is_integer && number.as_f64().is_some() => {
-                    let fits = number.is_i64() || number.is_u64();
-                    Ok(if fits { number } else { text.into() })
-                }
-                _ => Err(wrong("an integer")),
+        ty if let Some((bits, signed)) = ty.integer() => {
+            if !matches!(json(), Ok(Value::Number(_))) || !is_integer(text) {
+                return Err(wrong("an integer"));
             }
+            integer(text, bits, signed).ok_or_else(|| {
+                let (name, sign) = (pair.name(), if signed { 'i' } else { 'u' });
+                Failure::Usage(format!("`{name}`: {text} is out of range of {sign}{bits}"))
+            })
         }
         ty => match enum_of(ty, types) {
             Some(of) => Ok(variant(text, of)),
             None => json().map_err(|error| wrong(&format!("JSON ({error})"))),
         },
     }
+}
+
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Returns an integer of a type; as a text if a [`Value`] does not hold it.
+fn integer(text: &str, bits: u32, signed: bool) -> Option<Value> {
+    if signed {
+        let number: i128 = text.parse().ok()?;
+        let sign = number >> (bits - 1);
+        let fits = i64::try_from(number).map(Value::from);
+        return (sign == 0 || sign == -1).then(|| fits.unwrap_or_else(|_| text.into()));
+    }
+    let number: u128 = text.parse().ok()?;
+    let fits = u64::try_from(number).map(Value::from);
+    (number <= u128::MAX >> (128 - bits)).then(|| fits.unwrap_or_else(|_| text.into()))
 }
 
 fn enum_of<'a>(ty: &Type, types: &'a Types) -> Option<&'a Enum> {
@@ -156,7 +173,7 @@ fn variant(text: &str, of: &Enum) -> Value {
     };
     let is_unit = |variant: &&Variant| variant.shape == VariantShape::Unit;
     let found = of.variants.iter().filter(is_unit).any(names_it);
-    match (&of.tagging, serde_json::from_str(text)) {
+    match (&of.tagging, json::parse(text)) {
         (Tagging::External, _) if found => text.into(),
         (Tagging::Internal { tag } | Tagging::Adjacent { tag, .. }, _) if found => {
             Value::Object(Map::from_iter([(tag.clone(), text.into())]))
@@ -252,6 +269,78 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_name_makes_a_list_or_an_array() {
+        let short = method(&[("short", Type::array(Type::U8, 3)), ("rush", Type::Bool)]);
+        let pairs = ["short=1", "short=2", "short=3", "rush=no"];
+        assert_eq!(
+            given(&pairs, &short),
+            Ok(json!({"short": [1, 2, 3], "rush": false}))
+        );
+        assert_eq!(
+            given(&["short=[1,2,3]"], &short),
+            Ok(json!({"short": [1, 2, 3]}))
+        );
+    }
+
+    #[test]
+    fn null_is_no_value_except_for_texts() {
+        let maybe = method(&[
+            ("id", Type::option(Type::U64)),
+            ("ratio", Type::option(Type::F64)),
+            ("rush", Type::option(Type::Bool)),
+            ("note", Type::option(Type::Text)),
+        ]);
+        let pairs = ["id=null", "ratio=null", "rush=null", "note=null"];
+        let wanted = json!({"id": null, "ratio": null, "rush": null, "note": "null"});
+        assert_eq!(given(&pairs, &maybe), Ok(wanted));
+        assert_eq!(given(&["note:=null"], &maybe), Ok(json!({"note": null})));
+    }
+
+    #[test]
+    fn integers_are_in_the_range_of_their_type() {
+        for (ty, most, least) in [
+            (Type::U8, "255", "0"),
+            (Type::U64, "18446744073709551615", "0"),
+            (Type::U128, "340282366920938463463374607431768211455", "0"),
+            (Type::I8, "127", "-128"),
+            (Type::I64, "9223372036854775807", "-9223372036854775808"),
+            (
+                Type::I128,
+                "170141183460469231731687303715884105727",
+                "-170141183460469231731687303715884105728",
+            ),
+        ] {
+            let name = format!("{ty:?}").to_lowercase();
+            let one = method(&[("n", ty)]);
+            for text in [most, least] {
+                let value = given(&[&format!("n={text}")], &one).unwrap();
+                let n = &value["n"];
+                assert_eq!(
+                    n.as_str().map_or_else(|| n.to_string(), str::to_owned),
+                    text
+                );
+            }
+            let digits = most.trim_end_matches(|c: char| !c.is_ascii_digit());
+            let more = format!(
+                "{}{}",
+                &digits[..digits.len() - 1],
+                u8::from(digits.ends_with('5')) + 8
+            );
+            for text in [
+                &*more,
+                &*if least == "0" {
+                    "-1".to_owned()
+                } else {
+                    format!("-{more}9")
+                },
+            ] {
+                let reason = format!("`n`: {text} is out of range of {name}");
+                assert_eq!(given(&[&format!("n={text}")], &one), Err(reason));
+            }
+        }
+    }
+
+    #[test]
     fn wrong_values_are_reported_with_their_names() {
         let order = method(&[
             ("order", Type::Named("Order".to_owned())),
@@ -265,6 +354,11 @@ mod tests {
             (
                 &["order.id=1.5"],
                 "`order.id`: expected an integer, found `1.5`",
+            ),
+            (
+                &[r#"order:={"id":1,"id":2}"#],
+                "`order`: expected JSON (`id` is given twice at line 1 column 12), found \
+                 `{\"id\":1,\"id\":2}`",
             ),
             (&["rush=1"], "`rush`: expected true or false, found `1`"),
             (&["rush=true", "rush=true"], "`rush` is given twice"),

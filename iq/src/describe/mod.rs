@@ -43,9 +43,15 @@ fn part(all: &[Description], name: &str) -> Outcome<Description> {
     if let Some(service) = all.iter().find(|service| service.service == name) {
         return Ok(service.clone());
     }
-    // A name without a method, or close to that of a service, is taken for a service.
-    let names = all.iter().map(|service| &*service.service);
-    if !name.contains(['.', '/']) || closest::of(name, names).is_some() {
+    // A path, or a name that begins with that of a service, is taken for a method.
+    let names = || all.iter().map(|service| &*service.service);
+    let of_service = name
+        .rsplit_once(['/', '.'])
+        .map_or("", |(service, _)| service);
+    let is_method = name.starts_with('/')
+        || names().any(|service| service == of_service)
+        || closest::of(of_service, names()).is_some();
+    if !is_method || closest::of(name, names()).is_some() {
         return services::service(all, name).cloned();
     }
     let (service, method) = services::method(all, name)?;

@@ -1,5 +1,7 @@
 //! Numbers, texts and bytes.
 
+use std::ops::Range;
+
 use serde_json::{Number, Value};
 
 use super::{Result, expected};
@@ -64,12 +66,23 @@ fn integer<'a>(
         _ => return Err(expected("an integer", value, path)),
     };
     node.ok_or_else(|| {
-        let (sign, found) = (if signed { 'i' } else { 'u' }, found(value));
+        let sign = if signed { 'i' } else { 'u' };
+        let found = match value.as_f64() {
+            // JSON has been parsed as a float, which is rounded.
+            Some(number) if value.is_f64() && !FLOATS_OF_64_BITS.contains(&number) => match bits {
+                128 => "a number of more than 64 bits, which has to be a text".to_owned(),
+                _ => "a number of more than 64 bits".to_owned(),
+            },
+            _ => found(value),
+        };
         path.error(format_args!(
             "expected an integer of the type {sign}{bits}, found {found}"
         ))
     })
 }
+
+/// The numbers that 64 bits can have.
+const FLOATS_OF_64_BITS: Range<f64> = -9_223_372_036_854_775_807.0..18_446_744_073_709_551_616.0;
 
 enum Whole {
     Positive(u128),
