@@ -1,5 +1,6 @@
 //! The program `iq`: the command line for IIP services.
 
+mod address;
 mod args;
 mod bench;
 mod call;
@@ -36,12 +37,13 @@ mod typescript;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Cli, Command, SchemaCommand};
 use crate::exit::{Failure, Outcome};
-use crate::output::Output;
+use crate::output::{Output, OutputArgs};
 
 /// Maximum time at the end of the program for telling servers that calls are over.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -56,6 +58,19 @@ fn main() -> ExitCode {
     let args = go_options::with_long_options(std::env::args_os());
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
+        Err(error)
+            if error.kind() == ErrorKind::UnknownArgument
+                && let Some(failure) = raw::mistyped_command(&args) =>
+        {
+            let is_json = args.iter().any(|arg| arg == "--json");
+            let output = if is_json {
+                Output::json()
+            } else {
+                Output::new(OutputArgs::default())
+            };
+            output.failure(&failure);
+            return ExitCode::from(&failure);
+        }
         Err(error) if error.use_stderr() && args.iter().any(|arg| arg == "--json") => {
             let failure = Failure::Usage(error.render().to_string().trim_end().to_owned());
             Output::json().failure(&failure);
@@ -160,12 +175,18 @@ async fn command(cli: &Cli, output: &Output) -> Outcome {
     }
 }
 
-/// Fails if there are arguments of a raw request before a command.
+/// Fails if there are arguments or options of a raw request before a command.
 fn only_options_before(cli: &Cli) -> Outcome {
-    match &cli.raw.uri {
-        Some(uri) => Err(Failure::Usage(format!(
+    let raw = &cli.raw;
+    if let Some(uri) = &raw.uri {
+        return Err(Failure::Usage(format!(
             "`{uri}` is before the command: options alone may be there"
-        ))),
-        None => Ok(()),
+        )));
     }
+    if raw.data.is_some() || raw.data_file.is_some() {
+        let text = "--data and --data-file before the command are for raw requests, which have no \
+                    command";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    Ok(())
 }

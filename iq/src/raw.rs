@@ -1,19 +1,23 @@
 //! A raw request, as Go's iq sends it.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::path::Path;
 
 use clap::CommandFactory;
-use iip_core::CallError;
-use iip_rpc::Status;
+use iip_core::balance::Target;
+use iip_core::{CallError, Printable};
 use iip_rpc::envelope::PlainError;
+use iip_rpc::{Code, Status};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
+pub(crate) use crate::address::split;
 use crate::args::{Cli, RawArgs};
 use crate::closest;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
+use crate::live::without_user;
 use crate::output::Output;
 
 /// The body of a request without data, as in Go's iq: a frame cannot be empty.
@@ -36,6 +40,10 @@ pub(crate) async fn run(args: &RawArgs, connect: &ConnectArgs, output: &Output) 
         Some(path) => (uri.as_str(), path.as_str()),
         None => split(uri).ok_or_else(|| not_split(uri))?,
     };
+    if !path.starts_with('/') {
+        let mistyped = mistyped_command(&["iq", target]).filter(|_| !connect.is_named(target));
+        return Err(mistyped.unwrap_or_else(|| not_a_path(target, path)));
+    }
     if connect.has_metadata() {
         let text = "raw requests carry no metadata: use `iq call`";
         return Err(Failure::Usage(text.to_owned()));
@@ -71,32 +79,63 @@ pub(crate) async fn run(args: &RawArgs, connect: &ConnectArgs, output: &Output) 
     })?;
     // Only the content distinguishes an error from data.
     match PlainError::read(&reply) {
-        Some(error) if reply.len() <= MAX_ERROR_BYTES => Err(error.into_status().into()),
+        Some(error) if reply.len() <= MAX_ERROR_BYTES => {
+            let status = error.into_status();
+            let method = path.trim_start_matches('/');
+            if status.code() == Code::Unimplemented && method.contains('.') {
+                let method = Printable(method);
+                output.note(format_args!(
+                    "to call a method, write `iq call {target} {method}`"
+                ));
+            }
+            Err(status.into())
+        }
         _ => Ok(()),
     }
 }
 
-/// Splits `HOST:PORT/PATH`, `SCHEME://HOST:PORT/PATH` or `NAME/PATH`; `None` for other forms.
-pub(crate) fn split(uri: &str) -> Option<(&str, &str)> {
-    let after_scheme = uri.find("://").map_or(0, |at| at + 3);
-    let slash = uri.get(after_scheme..).and_then(|rest| rest.find('/'));
-    let is_ambiguous = ["unix:", "file:", "etcd:"]
-        .iter()
-        .any(|scheme| uri.starts_with(scheme));
-    let slash = slash.filter(|&at| at > 0 && !is_ambiguous)?;
-    Some(uri.split_at(after_scheme + slash))
+pub(crate) fn not_split(uri: &str) -> Failure {
+    let examples = "write `localhost:7000/echo`, or the path as an argument of its own, as in \
+                    `unix:/run/iip.sock /echo`";
+    Failure::Usage(match uri.parse::<Target>() {
+        Ok(_) => format!(
+            "`{uri}` is only an address: the METHOD of `iq call` or `iq bench` is missing, or a \
+             path: {examples}"
+        ),
+        Err(_) => format!(
+            "`{}` is neither a command nor an address with a path: {examples}{}",
+            without_user(uri),
+            closest_command(uri)
+        ),
+    })
 }
 
-pub(crate) fn not_split(uri: &str) -> Failure {
+/// Returns the error for an argument in the place of a path.
+fn not_a_path(target: &str, path: &str) -> Failure {
+    Failure::Usage(format!(
+        "`{path}` is not a path, which begins with `/`; to call a method, write `iq call {target} \
+         {path}`"
+    ))
+}
+
+/// Returns the error for arguments that begin with a mistyped command, if they do.
+pub(crate) fn mistyped_command(args: &[impl AsRef<OsStr>]) -> Option<Failure> {
+    let mut words = args.iter().skip(1).filter_map(|arg| arg.as_ref().to_str());
+    let first = words.find(|word| !word.starts_with('-'))?;
+    let is_command = Cli::command().find_subcommand(first).is_some();
+    let hint = closest_command(first);
+    (!is_command && !hint.is_empty())
+        .then(|| Failure::Usage(format!("`{first}` is not a command{hint}")))
+}
+
+/// Returns a hint at the command whose name is close, or nothing.
+fn closest_command(name: &str) -> String {
     let program = Cli::command();
     let commands = program.get_subcommands().map(clap::Command::get_name);
-    let close = closest::of(uri, commands);
-    let hint = close.map(|close| format!("; the closest command is `{close}`"));
-    Failure::Usage(format!(
-        "`{uri}` is neither a command nor an address with a path: write `localhost:7000/echo`, or \
-         the path as an argument of its own, as in `unix:/run/iip.sock /echo`{}",
-        hint.unwrap_or_default()
-    ))
+    let close = closest::of(name, commands);
+    close.map_or_else(String::new, |close| {
+        format!("; the closest command is `{close}`")
+    })
 }
 
 /// Returns the body of the request: the data, the content of a file, or [`EMPTY`].
@@ -148,26 +187,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_follows_the_address() {
-        for (uri, target, path) in [
-            ("localhost:7000/echo?a=/b", "localhost:7000", "/echo?a=/b"),
-            ("[::1]:7000/a/b", "[::1]:7000", "/a/b"),
-            ("tcp://h:1/", "tcp://h:1", "/"),
-            ("dns://orders.:7000/echo", "dns://orders.:7000", "/echo"),
-            ("prod/echo", "prod", "/echo"),
-        ] {
-            assert_eq!(split(uri).unwrap(), (target, path));
-        }
-        for uri in [
-            "localhost:7000",
-            "/echo",
-            "unix:/run/iip.sock/echo",
-            "",
-            "dns://",
-        ] {
-            assert_eq!(split(uri), None, "{uri}");
-        }
+    fn a_mistyped_command_is_corrected() {
         let error = not_split("lst").to_string();
         assert!(error.contains("the closest command is `list`"), "{error}");
+        for (args, wanted) in [
+            (
+                &["iq", "--json", "cal", "localhost:7000", "a.b"][..],
+                Some("`call`"),
+            ),
+            (&["iq", "call", "localhost:7000", "a.b", "--nope"], None),
+            (&["iq", "localhost:7000", "/a", "b"], None),
+            (&["iq", "-x"], None),
+        ] {
+            let error = mistyped_command(args).map(|failure| failure.to_string());
+            assert_eq!(error.is_some(), wanted.is_some(), "{args:?}: {error:?}");
+            assert!(
+                error
+                    .unwrap_or_default()
+                    .contains(wanted.unwrap_or_default())
+            );
+        }
     }
 }

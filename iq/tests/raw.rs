@@ -92,3 +92,79 @@ async fn mistakes_are_usage() {
         assert!(error.contains(reason), "{args:?}: {error}");
     }
 }
+
+#[tokio::test]
+async fn calls_of_methods_are_pointed_to_iq_call() {
+    let shop = Fixture::new().await;
+    let target = &*shop.target;
+    let apart = iq(&[target, "shop.Orders/find", "-d", "{}"])
+        .await
+        .failed(2);
+    let hint = format!("write `iq call {target} shop.Orders/find`");
+    assert!(apart.contains(&hint), "{apart}");
+    let joined = iq(&[&format!("{target}/shop.Orders.find")]).await;
+    let hint = format!("write `iq call {target} shop.Orders.find`");
+    assert!(
+        joined.code == Some(76) && joined.err.contains(&hint),
+        "{joined:?}"
+    );
+
+    let joined = format!("{target}/shop.Orders/find");
+    let error = iq(&["call", &joined, "id=7"]).await.failed(2);
+    let hint = format!("write a space between them, as in `{target} shop.Orders/find`");
+    assert!(error.contains(&hint), "{error}");
+
+    for args in [
+        &["cal", target][..],
+        &["cal", target, "shop.Orders.find", "id=7"],
+    ] {
+        let error = iq(args).await.failed(2);
+        assert_eq!(
+            error,
+            "error: `cal` is not a command; the closest command is `call`\n"
+        );
+    }
+    for args in [&[target][..], &["bench", target, "-n", "3"]] {
+        let error = iq(args).await.failed(2);
+        assert!(
+            error.contains("the METHOD of `iq call` or `iq bench` is missing"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn options_that_would_be_ignored_are_rejected() {
+    let shop = Fixture::new().await;
+    let target = &*shop.target;
+    for (args, reason) in [
+        (
+            &["-d", "x", "call", target, "shop.Orders.find", "id=7"][..],
+            "--data",
+        ),
+        (&["--data-file", "x", "list", target], "--data-file"),
+        #[cfg(feature = "tls")]
+        (
+            &["list", target, "--server-name", "x"],
+            "--server-name has no effect without TLS",
+        ),
+        #[cfg(feature = "tls")]
+        (
+            &["list", target, "--tls=false", "--ca", "x"],
+            "--ca cannot be used with --tls=false",
+        ),
+        #[cfg(feature = "tls")]
+        (
+            &["list", target, "--insecure", "--ca", "x"],
+            "cannot be used with '--ca <FILE>'",
+        ),
+        #[cfg(feature = "tls")]
+        (
+            &["serve", ".", "--tls=false", "--cert", "x"],
+            "--cert cannot be used with --tls=false",
+        ),
+    ] {
+        let error = iq(args).await.failed(2);
+        assert!(error.contains(reason), "{args:?}: {error}");
+    }
+}

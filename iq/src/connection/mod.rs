@@ -18,6 +18,7 @@ use iip_rpc::{CallOptions, Client, Metadata};
 use self::connect::connect;
 pub(crate) use self::direct::Direct;
 use self::settings::Settings;
+use crate::address::split;
 use crate::closest;
 use crate::config::{Config, is_name};
 use crate::exit::{Failure, Outcome};
@@ -71,7 +72,7 @@ pub(crate) struct ConnectArgs {
     #[arg(long, global = true, value_name = "NAME")]
     server_name: Option<String>,
     /// Accept any certificate: anyone on the network path can read and change everything.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, conflicts_with = "ca")]
     insecure: bool,
     /// Metadata to send with calls.
     #[arg(long, short, global = true, value_name = "KEY=VALUE", value_parser = KeyAndValue)]
@@ -142,6 +143,39 @@ impl ConnectArgs {
     pub(crate) fn has_metadata(&self) -> bool {
         let all = [&self.metadata, &self.metadata_file, &self.metadata_env];
         all.iter().any(|some| !some.is_empty())
+    }
+
+    /// Returns `true` if an option of the command line needs TLS, and enables it.
+    #[cfg(feature = "tls")]
+    fn implies_tls(&self) -> bool {
+        self.insecure || self.ca.is_some() || self.cert.is_some() || self.key.is_some()
+    }
+
+    /// Fails if an option of the command line needs TLS, which is not enabled.
+    fn check_without_tls(&self) -> Outcome {
+        let needs_tls = [
+            ("--ca", self.ca.is_some()),
+            ("--cert", self.cert.is_some()),
+            ("--key", self.key.is_some()),
+            ("--insecure", self.insecure),
+            ("--server-name", self.server_name.is_some()),
+        ];
+        match (needs_tls.iter().find(|(_, given)| *given), self.tls) {
+            (None, _) => Ok(()),
+            (Some((name, _)), Some(false)) => {
+                let text = format!("{name} cannot be used with --tls=false");
+                Err(Failure::Usage(text))
+            }
+            (Some((name, _)), _) => {
+                let text = format!("{name} has no effect without TLS: add --tls");
+                Err(Failure::Usage(text))
+            }
+        }
+    }
+
+    /// Returns `true` if the configuration has a target with this name.
+    pub(crate) fn is_named(&self, target: &str) -> bool {
+        self.names().iter().any(|name| name == target)
     }
 
     /// Returns the names of the targets in the configuration.
@@ -250,7 +284,14 @@ impl ConnectArgs {
                     without_user(address)
                 ),
                 (true, false) => unknown_name(target, config),
-                (false, false) => error.to_string(),
+                (false, false) => match split(address) {
+                    Some((address, path)) if is_address(address) => format!(
+                        "`{target}` is an address with a path: write a space between them, as in \
+                         `{address} {}`",
+                        path.trim_start_matches('/')
+                    ),
+                    _ => error.to_string(),
+                },
             })
         })?;
         Ok((parsed, settings))
@@ -273,6 +314,10 @@ impl ConnectArgs {
 fn without_tls() -> Failure {
     let text = "this iq was built without TLS: build it with the feature `tls`";
     Failure::Usage(text.to_owned())
+}
+
+fn is_address(text: &str) -> bool {
+    is_name(text) || text.parse::<Target>().is_ok()
 }
 
 fn unknown_name(name: &str, config: &Config) -> String {

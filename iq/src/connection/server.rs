@@ -9,10 +9,10 @@ impl ConnectArgs {
     /// Adds TLS to a server if options ask for it: its certificate and, if `--ca` is given, the
     /// roots for the certificates that its clients need.
     pub(crate) fn secure(&self, server: ServerBuilder) -> Outcome<ServerBuilder> {
-        let is_plain = self.cert.is_none() && self.key.is_none() && self.ca.is_none();
-        match is_plain && self.tls != Some(true) {
-            true => Ok(server),
-            false => self.with_server_tls(server),
+        let implied = self.cert.is_some() || self.key.is_some() || self.ca.is_some();
+        match self.tls.unwrap_or(implied) {
+            true => self.with_server_tls(server),
+            false => self.check_without_tls().map(|()| server),
         }
     }
 

@@ -141,10 +141,16 @@ impl Settings<'_> {
         let ca = self.file(args.ca.as_ref(), |named| named.ca.as_ref());
         let cert = self.file(args.cert.as_ref(), |named| named.cert.as_ref());
         let key = self.file(args.key.as_ref(), |named| named.key.as_ref());
-        let insecure = args.insecure || named.is_some_and(|named| named.insecure);
+        let insecure = match (args.insecure, &args.ca) {
+            (false, Some(_)) => false,
+            (given, _) => given || named.is_some_and(|named| named.insecure),
+        };
         let implied = implied || insecure || ca.is_some() || cert.is_some() || key.is_some();
-        let chosen = args.tls.or_else(|| named.and_then(|named| named.tls));
+        let configured = named.and_then(|named| named.tls);
+        let configured = configured.filter(|_| !args.implies_tls());
+        let chosen = args.tls.or(configured);
         if !chosen.unwrap_or(implied) {
+            args.check_without_tls()?;
             return Ok(None);
         }
         let mistake = |error: iip_rpc::tls::TlsError| Failure::Usage(error.to_string());
