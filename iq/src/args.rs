@@ -26,7 +26,8 @@ use crate::typescript::TsArgs;
     version,
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 ok; 1 failed here, or a check did; 2 usage; 3 not connected; \
-                  64 + the code of the call's status; 130 interrupted."
+                  64 + the code of the call's status; 130 interrupted; \
+                  141 the reader of the output has gone."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -85,6 +86,34 @@ pub(crate) enum Command {
     Get(GetArgs),
     Serve(ServeArgs),
     Man(ManArgs),
+}
+
+impl Command {
+    /// Returns `true` if the command also checks, changes or writes something, which it has to do
+    /// to its end even if nobody reads its output any more.
+    pub(crate) fn does_more_than_print(&self) -> bool {
+        match self {
+            Self::Diff(_)
+            | Self::Schema(SchemaCommand::Check(_))
+            | Self::Record(_)
+            | Self::Drain(_)
+            | Self::Put(_)
+            | Self::Get(_)
+            | Self::Serve(_)
+            | Self::Man(_) => true,
+            Self::Health(args) => !args.watch,
+            Self::Bench(args) => !args.searches(),
+            Self::Replay(args) => !args.show,
+            Self::Schema(SchemaCommand::Save { output, .. }) => output.is_some(),
+            Self::Gen(GenCommand::Ts(args)) => args.output.is_some(),
+            Self::Call(_)
+            | Self::List(_)
+            | Self::Describe(_)
+            | Self::Gen(GenCommand::Openapi { .. })
+            | Self::Stats(_)
+            | Self::Top(_) => false,
+        }
+    }
 }
 
 /// Call a method with JSON.

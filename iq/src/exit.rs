@@ -34,13 +34,14 @@ impl Failure {
     /// Returns the exit code of the program.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::BrokenPipe => 0,
             Self::Own(_) | Self::Check(_) => 1,
             Self::Usage(_) => 2,
             Self::NotConnected(_) => 3,
             Self::Status(status) => 64 + status.code().as_u8(),
             Self::Method(_) => 64 + Code::Unknown.as_u8(),
             Self::Interrupted => 130,
+            // As for a program that SIGPIPE ends.
+            Self::BrokenPipe => 141,
         }
     }
 
@@ -102,7 +103,7 @@ mod tests {
         assert_eq!(Failure::Status(Status::unauthenticated("")).code(), 80);
         assert_eq!(Failure::Method(text()).code(), 66);
         assert_eq!(Failure::Interrupted.code(), 130);
-        assert_eq!(Failure::BrokenPipe.code(), 0);
+        assert_eq!(Failure::BrokenPipe.code(), 141);
     }
 
     #[test]

@@ -82,7 +82,11 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let output = Output::new(cli.output);
+    let does_more = cli
+        .command
+        .as_ref()
+        .is_some_and(Command::does_more_than_print);
+    let output = Output::new(cli.output).ignore_broken_pipe(does_more);
     log(&output);
     match run(&cli, &output) {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,6 +30,7 @@ pub(crate) struct OutputArgs {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     args: OutputArgs,
+    ignores_broken_pipe: bool,
 }
 
 /// An object of JSON output.
@@ -42,16 +43,26 @@ struct Typed<'a, T> {
 
 impl Output {
     pub(crate) fn new(args: OutputArgs) -> Self {
-        Self { args }
+        Self {
+            args,
+            ignores_broken_pipe: false,
+        }
+    }
+
+    /// Drops what nobody reads any more instead of failing, for commands that do more than print.
+    pub(crate) fn ignore_broken_pipe(self, ignore: bool) -> Self {
+        Self {
+            ignores_broken_pipe: ignore,
+            ..self
+        }
     }
 
     /// Creates an output in JSON.
     pub(crate) fn json() -> Self {
-        let args = OutputArgs {
+        Self::new(OutputArgs {
             json: true,
             ..OutputArgs::default()
-        };
-        Self { args }
+        })
     }
 
     /// Returns `true` if data are JSON objects with a type.
@@ -67,7 +78,7 @@ impl Output {
     /// Writes a line of data.
     pub(crate) fn line(&self, text: impl Display) -> Outcome {
         let mut out = io::stdout().lock();
-        written(writeln!(out, "{text}").and_then(|()| out.flush()))
+        self.written(writeln!(out, "{text}").and_then(|()| out.flush()))
     }
 
     /// Writes a line with JSON from a server.
@@ -85,7 +96,7 @@ impl Output {
     /// Writes data unchanged.
     pub(crate) fn bytes(&self, data: &[u8]) -> Outcome {
         let mut out = io::stdout().lock();
-        written(out.write_all(data).and_then(|()| out.flush()))
+        self.written(out.write_all(data).and_then(|()| out.flush()))
     }
 
     /// Writes a JSON object with this type and the fields of `value`.
@@ -157,6 +168,17 @@ impl Output {
         if let Ok(line) = object("error", value) {
             // A failure to write on stderr cannot be reported.
             let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+
+    fn written(&self, result: io::Result<()>) -> Outcome {
+        match result {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => match self.ignores_broken_pipe {
+                true => Ok(()),
+                false => Err(Failure::BrokenPipe),
+            },
+            result => result
+                .map_err(|error| Failure::Own(format!("the output cannot be written: {error}"))),
         }
     }
 
@@ -267,13 +289,6 @@ pub(crate) fn log_writer() -> Box<dyn Write> {
         true => Box::new(io::sink()),
         false => Box::new(io::stderr()),
     }
-}
-
-fn written(result: io::Result<()>) -> Outcome {
-    result.map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => Failure::BrokenPipe,
-        _ => Failure::Own(format!("the output cannot be written: {error}")),
-    })
 }
 
 #[cfg(test)]

@@ -54,26 +54,29 @@ pub(crate) async fn run(args: &RawArgs, connect: &ConnectArgs, output: &Output) 
     let replying = async {
         let failed = |error: CallError| Failure::from(status_of(&error));
         let mut parts = client.stream(path, body).await.map_err(failed)?;
-        let (mut beginning, mut ends_line) = (Vec::new(), true);
+        let (mut beginning, mut ends_line, mut written) = (Vec::new(), true, Ok(()));
         while let Some(part) = parts.next().await {
             let part = part.map_err(failed)?;
             if beginning.len() <= MAX_ERROR_BYTES {
                 beginning.extend_from_slice(&part);
             }
             ends_line = part.ends_with(b"\n");
-            match (output.is_json(), str::from_utf8(&part)) {
-                (false, _) => output.bytes(&part)?,
-                (true, Ok(text)) => output.object("part", json!({ "data": text }))?,
-                (true, Err(_)) => output.object("part", json!({"bytes": part.to_vec()}))?,
+            written = match (output.is_json(), str::from_utf8(&part)) {
+                (false, _) => output.bytes(&part),
+                (true, Ok(text)) => output.object("part", json!({ "data": text })),
+                (true, Err(_)) => output.object("part", json!({"bytes": part.to_vec()})),
+            };
+            if written.is_err() {
+                break;
             }
         }
-        if !ends_line && !output.is_json() && std::io::stdout().is_terminal() {
-            output.line("")?;
+        if written.is_ok() && !ends_line && !output.is_json() && std::io::stdout().is_terminal() {
+            written = output.line("");
         }
-        Outcome::Ok(beginning)
+        Outcome::Ok((beginning, written))
     };
     let within = tokio::time::timeout(connection.remaining(), replying).await;
-    let reply = within.unwrap_or_else(|_| {
+    let (reply, written) = within.unwrap_or_else(|_| {
         let text = "no reply in time (option --timeout)";
         Err(Status::deadline_exceeded(text).into())
     })?;
@@ -90,7 +93,7 @@ pub(crate) async fn run(args: &RawArgs, connect: &ConnectArgs, output: &Output) 
             }
             Err(status.into())
         }
-        _ => Ok(()),
+        _ => written,
     }
 }
 

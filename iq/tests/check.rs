@@ -49,7 +49,7 @@ mod new {
     }
 }
 
-async fn both() -> (Server, Server) {
+pub(crate) async fn both() -> (Server, Server) {
     let old = Server::builder().service(old::SizesServer::new(old::Here));
     let new = Server::builder().service(new::SizesServer::new(new::Here));
     (

@@ -276,6 +276,17 @@ impl Home {
         Ran::of(command).await
     }
 
+    /// Runs the program to its end while nobody reads its stdout.
+    pub(crate) async fn iq_unread(&self, args: &[&str]) -> Ran {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = self.command();
+        command.args(args).stdout(writer).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let ended = tokio::time::timeout(GUARD, child.wait_with_output()).await;
+        Ran::new(ended.expect("an end in time").unwrap())
+    }
+
     /// Runs the program with data on its stdin.
     pub(crate) async fn iq_with(&self, args: &[&str], stdin: &str) -> Ran {
         let mut command = self.command();

@@ -24,8 +24,57 @@ async fn a_reader_that_goes_ends_the_program_quietly() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.status.code(), Some(141));
     assert_eq!(String::from_utf8(ended.stderr).unwrap(), "");
+}
+
+#[tokio::test]
+async fn commands_that_check_or_write_do_so_without_a_reader() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    let target = &*shop.target;
+    let (old, new) = crate::check::both().await;
+    let (old, new) = (old.target().to_string(), new.target().to_string());
+    let find = ["bench", target, "shop.Orders.find", "id=7", "-n", "20"];
+    let (saved, page) = (home.0.join("s.json"), home.0.join("h.html"));
+    let files = ["--save", path(&saved), "--html", path(&page)];
+    let written = home.iq_unread(&[&find[..], &files].concat()).await;
+    assert_eq!(written.code, Some(0), "{written:?}");
+    assert!(saved.is_file() && page.is_file());
+
+    for args in [
+        &[&find[..], &["--expect", "p99<1ns"]].concat()[..],
+        &["schema", "check", &old, &new],
+        &["diff", &old, &new],
+    ] {
+        let ran = home.iq_unread(args).await;
+        assert_eq!(ran.code, Some(1), "{args:?}: {ran:?}");
+        assert!(ran.err.starts_with("error: "), "{args:?}: {ran:?}");
+    }
+    let here = format!("{target}/nowhere");
+    assert_eq!(home.iq_unread(&[&here]).await.code, Some(64 + 12));
+
+    let file = home.0.join("saved.json");
+    let save = ["schema", "save", target, "-o", path(&file), "--json"];
+    assert_eq!(home.iq_unread(&save).await.code, Some(0));
+    assert!(file.is_file());
+}
+
+#[tokio::test]
+async fn commands_that_print_alone_end_quietly_without_a_reader() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    for args in [
+        &["list", &*shop.target][..],
+        &["describe", &shop.target, "--json"],
+        &["health", &shop.target, "--watch"],
+        &["call", &shop.target, "shop.Orders.find", "id=7"],
+    ] {
+        let ran = home.iq_unread(args).await;
+        assert_eq!((ran.code, &*ran.err), (Some(141), ""), "{args:?}");
+    }
+}
+
+fn path(path: &std::path::Path) -> &str {
+    path.to_str().unwrap()
 }
 
 #[tokio::test]

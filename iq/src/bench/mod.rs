@@ -44,6 +44,13 @@ const FIRST_RATE: f64 = 1000.0;
 /// The load of each step of a search that is not measured.
 const STEP_WARMUP: Duration = Duration::from_millis(500);
 
+impl BenchArgs {
+    /// Returns `true` if a limit is searched for, instead of measuring a load.
+    pub(crate) fn searches(&self) -> bool {
+        self.load.find_limit.is_some()
+    }
+}
+
 /// Makes the load, on threads of its own. It sees interrupts by itself, and reports what was
 /// measured until then.
 pub(crate) fn run(args: &BenchArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
@@ -204,10 +211,11 @@ fn report(
     old: Option<&Measured>,
     output: &Output,
 ) -> Outcome {
-    report::print(measured, output)?;
-    if let Some(old) = old {
-        difference::print(old, measured, output)?;
-    }
+    let printed = report::print(measured, output).and_then(|()| match old {
+        Some(old) => difference::print(old, measured, output),
+        None => Ok(()),
+    });
+    // The files are written even if the output cannot be.
     if let Some(path) = &args.report.save {
         let text = serde_json::to_string(measured);
         let text = text.map_err(|error| Failure::Own(format!("no JSON: {error}")))?;
@@ -216,6 +224,7 @@ fn report(
     if let Some(path) = &args.report.html {
         report::write(path, &report::page(measured)?)?;
     }
+    printed?;
     report::warn_if_busy(measured, output);
     if let Some(conditions) = &args.report.expect {
         report::expectations(&conditions.check(measured), output)?;

@@ -14,9 +14,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// `None` if nobody watches: stderr is not a terminal, or has to be quiet.
+    /// `None` if nobody watches: stderr is not a terminal, has to be quiet, or has JSON.
     pub(super) fn new(output: &Output) -> Option<Self> {
-        let is_watched = io::stderr().is_terminal() && !output.is_quiet();
+        let is_watched = io::stderr().is_terminal() && !output.is_quiet() && !output.is_json();
         is_watched.then(|| Self {
             last: (Duration::ZERO, Counts::default()),
         })

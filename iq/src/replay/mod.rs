@@ -53,7 +53,7 @@ pub(crate) struct ReplayArgs {
     to: Option<String>,
     /// Print the records instead.
     #[arg(long, conflicts_with_all = ["to", "force", "ignore", "pace", "speed"])]
-    show: bool,
+    pub(crate) show: bool,
     /// The pace of the calls: `original`, `max`, or a number in a second such as 50/s.
     #[arg(long, default_value = "original")]
     pace: Pace,

@@ -57,7 +57,7 @@ pub(crate) struct TsArgs {
     service: Option<String>,
     /// Write to this file instead of stdout.
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// Generates a client.
