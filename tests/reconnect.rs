@@ -178,7 +178,12 @@ async fn an_attempt_to_connect_has_its_own_limit_that_is_named() {
     let _silent = accepted(&listener).await;
     let status = within("the rejection", connect.finish()).await.unwrap_err();
     expect(&status, Code::Unavailable, Execution::NotSent);
-    assert!(status.message().contains("connect_timeout"), "{status}");
+    let text = status.message();
+    assert!(text.contains("connect_timeout"), "{text}");
+    assert!(
+        text.contains("accepted, but the server did not say hello"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

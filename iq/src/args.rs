@@ -260,6 +260,8 @@ pub(crate) enum GenCommand {
 }
 
 /// Ask for the health of a server or a service; exit with 1 unless it is serving.
+///
+/// The exit code is 69 for a service that the server does not know, and 76 if it has no health.
 #[derive(Args, Debug)]
 pub(crate) struct HealthArgs {
     /// A target.

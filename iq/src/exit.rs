@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use iip_core::Printable;
 use iip_rpc::{Code, Status};
 
+use crate::wording::{in_options, of_status};
+
 /// The reason why a command did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -76,11 +78,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Own(text) | Self::Check(text) | Self::NotConnected(text) => {
-                Printable(text).fmt(f)
+                Printable(in_options(text)).fmt(f)
             }
             // This text comes from this program, and may have several lines.
-            Self::Usage(text) => f.write_str(text),
-            Self::Status(status) => status.fmt(f),
+            Self::Usage(text) => f.write_str(&in_options(text)),
+            Self::Status(status) => f.write_str(&of_status(status)),
             Self::Method(error) => write!(f, "the method's own error: {}", Printable(error)),
             Self::Interrupted => f.write_str("interrupted"),
             Self::BrokenPipe => f.write_str("nobody reads the output"),

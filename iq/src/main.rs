@@ -20,6 +20,7 @@ mod go_options;
 mod health;
 mod list;
 mod live;
+mod log;
 mod man;
 mod output;
 mod place;
@@ -33,6 +34,7 @@ mod stats;
 mod time;
 mod top;
 mod typescript;
+mod wording;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,6 +46,9 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::args::{Cli, Command, SchemaCommand};
 use crate::exit::{Failure, Outcome};
 use crate::output::{Output, OutputArgs};
+use crate::output::Output;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 /// Maximum time at the end of the program for telling servers that calls are over.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -72,7 +77,7 @@ fn main() -> ExitCode {
             return ExitCode::from(&failure);
         }
         Err(error) if error.use_stderr() && args.iter().any(|arg| arg == "--json") => {
-            let failure = Failure::Usage(error.render().to_string().trim_end().to_owned());
+            let failure = Failure::Usage(mistake(&error));
             Output::json().failure(&failure);
             return ExitCode::from(&failure);
         }
@@ -87,7 +92,7 @@ fn main() -> ExitCode {
         .as_ref()
         .is_some_and(Command::does_more_than_print);
     let output = Output::new(cli.output).ignore_broken_pipe(does_more);
-    log(&output);
+    log::start(&output);
     match run(&cli, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -97,19 +102,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the warnings of the library on stderr.
-fn log(output: &Output) {
-    let level = match output.is_quiet() {
-        true => LevelFilter::ERROR,
-        false => LevelFilter::WARN,
-    };
-    tracing_subscriber::fmt()
-        .with_writer(output::log_writer)
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_target(false)
-        .without_time()
-        .init();
+/// Returns the message of a mistake on the command line in one line, without the usage.
+fn mistake(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing: try `iq --help`".to_owned();
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let paragraphs = text
+        .split("\n\n")
+        .take_while(|paragraph| !is_advice(paragraph));
+    let paragraphs = paragraphs.map(|paragraph| {
+        let words: Vec<&str> = paragraph.split_whitespace().collect();
+        words.join(" ")
+    });
+    paragraphs.collect::<Vec<_>>().join("; ")
+}
+
+/// Returns `true` for the paragraphs after the message, which are for people.
+fn is_advice(paragraph: &str) -> bool {
+    paragraph.starts_with("Usage:") || paragraph.starts_with("For more information")
 }
 
 fn run(cli: &Cli, output: &Output) -> Outcome {

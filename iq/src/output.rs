@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use iip_core::Printable;
@@ -10,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::exit::{Failure, Outcome};
+use crate::wording::{in_options, is_reply, message_of};
 
 /// Options of the output.
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -120,7 +120,7 @@ impl Output {
     /// Writes a note on stderr, unless `--quiet` is set. Its text may come from a server.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.args.quiet {
-            self.error_line("note", "33", &Printable(text));
+            self.remark("note", "note", "33", text);
         }
     }
 
@@ -128,7 +128,7 @@ impl Output {
     pub(crate) fn detail(&self, text: impl Display) {
         if self.args.verbose {
             for line in text.to_string().lines() {
-                self.error_line("iq", "2", &Printable(line));
+                self.remark("detail", "iq", "2", line);
             }
         }
     }
@@ -139,7 +139,22 @@ impl Output {
             Failure::BrokenPipe => {}
             Failure::Interrupted if !self.is_json() => {}
             failure if self.is_json() => self.failure_object(failure),
-            failure => self.error_line("error", "31", failure),
+            failure => error_line("error", "31", failure),
+        }
+        if let Failure::Status(status) = failure
+            && let Some(phases) = status.phases().filter(|_| is_reply(status))
+        {
+            self.detail(format_args!("{}, after {phases}", status.execution()));
+        }
+    }
+
+    /// Writes a text on stderr that is not an error.
+    fn remark(&self, r#type: &str, label: &str, colour: &str, text: impl Display) {
+        let text = text.to_string();
+        let text = in_options(&text);
+        match self.is_json() {
+            true => error_object(r#type, json!({ "message": text })),
+            false => error_line(label, colour, &Printable(text)),
         }
     }
 
@@ -152,7 +167,7 @@ impl Output {
         match failure {
             Failure::Status(status) => {
                 value["code"] = status.code().name().into();
-                value["message"] = status.message().into();
+                value["message"] = message_of(status).into();
                 value["execution"] = status.execution().to_string().into();
                 if !status.details().is_empty() {
                     let details = String::from_utf8_lossy(status.details());
@@ -165,10 +180,7 @@ impl Output {
             }
             _ => {}
         }
-        if let Ok(line) = object("error", value) {
-            // A failure to write on stderr cannot be reported.
-            let _ = writeln!(io::stderr(), "{line}");
-        }
+        error_object("error", value);
     }
 
     fn written(&self, result: io::Result<()>) -> Outcome {
@@ -181,17 +193,26 @@ impl Output {
                 .map_err(|error| Failure::Own(format!("the output cannot be written: {error}"))),
         }
     }
+}
 
-    fn error_line(&self, label: &str, colour: &str, text: &dyn Display) {
-        let mut err = io::stderr().lock();
-        let _ = match is_coloured() {
-            true => writeln!(err, "\u{1b}[{colour}m{label}:\u{1b}[0m {text}"),
-            false => writeln!(err, "{label}: {text}"),
-        };
+// A failure to write on stderr cannot be reported.
+
+fn error_object(r#type: &str, value: impl Serialize) {
+    if let Ok(line) = object(r#type, value) {
+        let _ = writeln!(io::stderr(), "{}", harmless(&line));
     }
 }
 
-fn object(r#type: &str, value: impl Serialize) -> Outcome<String> {
+fn error_line(label: &str, colour: &str, text: &dyn Display) {
+    let mut err = io::stderr().lock();
+    let _ = match is_coloured() {
+        true => writeln!(err, "\u{1b}[{colour}m{label}:\u{1b}[0m {text}"),
+        false => writeln!(err, "{label}: {text}"),
+    };
+}
+
+/// Returns a line with an object of JSON output.
+pub(crate) fn object(r#type: &str, value: impl Serialize) -> Outcome<String> {
     serde_json::to_string(&Typed { r#type, value })
         .map_err(|error| Failure::Own(format!("the output cannot be written in JSON: {error}")))
 }
@@ -270,25 +291,10 @@ fn is_coloured() -> bool {
     allows_colours() && io::stderr().is_terminal()
 }
 
-/// Returns `false` if the user has disabled colours with `NO_COLOR`.
+/// Returns `false` if the user has disabled colours with `NO_COLOR`, or the terminal has none.
 pub(crate) fn allows_colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// Set while a command draws on the whole terminal, which log lines would garble.
-static DISCARDS_LOGS: AtomicBool = AtomicBool::new(false);
-
-/// Starts or stops discarding log lines.
-pub(crate) fn discard_logs(discard: bool) {
-    DISCARDS_LOGS.store(discard, Ordering::Relaxed);
-}
-
-/// Returns the writer for log lines.
-pub(crate) fn log_writer() -> Box<dyn Write> {
-    match DISCARDS_LOGS.load(Ordering::Relaxed) {
-        true => Box::new(io::sink()),
-        false => Box::new(io::stderr()),
-    }
+        && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use iip_rpc::schema::compat::{Encoding, Verdict};
 use iip_rpc::schema::file;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{CheckArgs, Codecs, Direction};
 use crate::compare::{Sides, compare};
@@ -24,7 +24,10 @@ pub(crate) async fn save(
     let services = services::of_server(&connection.within_time()).await?;
     let text = file::to_text(&services);
     let Some(path) = to else {
-        return output.bytes(text.as_bytes());
+        return match output.is_json() {
+            true => output.object("schema", json!({ "document": document(&text)? })),
+            false => output.bytes(text.as_bytes()),
+        };
     };
     let written = std::fs::write(path, text);
     written.map_err(|error| Failure::Own(format!("{}: {error}", path.display())))?;
@@ -37,6 +40,12 @@ pub(crate) async fn save(
         path.display()
     ));
     Ok(())
+}
+
+/// Returns the text of a file as a value.
+fn document(text: &str) -> Outcome<Value> {
+    serde_json::from_str(text)
+        .map_err(|error| Failure::Own(format!("the descriptions are not JSON: {error}")))
 }
 
 /// Checks that two builds understand each other.

@@ -78,6 +78,14 @@ async fn folders_make_the_round_trip() {
     assert!(ran.err.contains("skipped link"), "{}", ran.err);
     assert!(ran.out.ends_with("\t4 files\n"), "{}", ran.out);
     assert_eq!(server.names("in/here"), ["a", "b", "empty"]);
+    let put = ["put", here.to_str().unwrap(), &server.uri("in/"), "--json"];
+    let lines = home.iq(&put).await.json();
+    let skipped: Vec<&serde_json::Value> = lines
+        .iter()
+        .filter(|line| line["type"] == "skipped")
+        .collect();
+    assert_eq!((skipped.len(), &skipped[0]["path"]), (1, &"link".into()));
+    assert!(skipped[0]["reason"].is_string(), "{lines:?}");
 
     let got = home.0.join("got");
     let got = got.to_str().unwrap();

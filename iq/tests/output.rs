@@ -2,9 +2,11 @@
 
 use std::process::Stdio;
 
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
-use crate::common::{Event, Fixture, GUARD, Home, iq};
+use crate::common::{Event, Fixture, GUARD, Home, Ran, iq, json_lines};
 use crate::streams::interrupt;
 
 #[tokio::test]
@@ -48,7 +50,7 @@ async fn commands_that_check_or_write_do_so_without_a_reader() {
     ] {
         let ran = home.iq_unread(args).await;
         assert_eq!(ran.code, Some(1), "{args:?}: {ran:?}");
-        assert!(ran.err.starts_with("error: "), "{args:?}: {ran:?}");
+        assert!(ran.err.contains("error: "), "{args:?}: {ran:?}");
     }
     let here = format!("{target}/nowhere");
     assert_eq!(home.iq_unread(&[&here]).await.code, Some(64 + 12));
@@ -126,12 +128,72 @@ async fn help_is_data_and_mistakes_are_not() {
 }
 
 #[tokio::test]
-async fn mistakes_on_the_command_line_are_objects_with_json() {
-    for args in [&["--json", "list"][..], &["--json", "lst"]] {
-        let error: serde_json::Value = serde_json::from_str(&iq(args).await.failed(2)).unwrap();
+async fn mistakes_on_the_command_line_are_objects_with_the_message_alone() {
+    for (args, message) in [
+        (
+            &["--json", "list"][..],
+            "the following required arguments were not provided: <TARGET>",
+        ),
+        (
+            &["--json", "schema"],
+            "a command is missing: try `iq --help`",
+        ),
+        (
+            &["--json", "list", "--nope", "a:1"],
+            "unexpected argument '--nope' found; tip: to pass '--nope' as a value, use '-- --nope'",
+        ),
+    ] {
+        let error: Value = serde_json::from_str(&iq(args).await.failed(2)).unwrap();
         assert_eq!(
             (&error["type"], &error["kind"]),
             (&"error".into(), &"usage".into())
         );
+        assert_eq!(error["message"], message);
+    }
+    let error: Value = serde_json::from_str(&iq(&["--json", "lst"]).await.failed(2)).unwrap();
+    assert_eq!(error["kind"], "usage");
+}
+
+#[tokio::test]
+async fn with_json_every_line_on_stderr_is_an_object_with_a_type() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    let find = ["call", &*shop.target, "shop.Orders.find", "id=0"];
+    let failed = home.iq(&[&find[..], &["-v", "--json"]].concat()).await;
+    let lines = json_lines(&failed.err);
+    let (errors, others): (Vec<_>, Vec<_>) = lines.iter().partition(|it| it["type"] == "error");
+    assert_eq!((errors.len(), &errors[0]["code"]), (1, &"NOT_FOUND".into()));
+    assert!(others.len() > 2, "{failed:?}");
+    assert!(
+        others
+            .iter()
+            .all(|it| it["type"] == "detail" && it["message"].is_string())
+    );
+    let folder = home.0.join("man");
+    home.iq(&["man", path(&folder), "--json"]).await.json();
+    let saved = home
+        .iq(&["schema", "save", &shop.target, "--json"])
+        .await
+        .json();
+    assert_eq!((saved.len(), &saved[0]["type"]), (1, &"schema".into()));
+    assert_eq!(saved[0]["document"]["iip_schema"], 1);
+}
+
+#[tokio::test]
+async fn a_dumb_terminal_gets_no_colours() {
+    let there = Command::new("script").arg("--version").output().await;
+    if there.is_err() {
+        return;
+    }
+    let home = Home::new();
+    for (term, is_coloured) in [("xterm", true), ("dumb", false)] {
+        let mut command = Command::new("script");
+        home.isolate(&mut command);
+        let line = format!("{} list nowhere", env!("CARGO_BIN_EXE_iq"));
+        let args = ["--quiet", "--return", "--command", &line, "/dev/null"];
+        command.args(args).env("TERM", term);
+        let ran = Ran::of(command).await;
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.out.contains("nowhere"), "{ran:?}");
+        assert_eq!(ran.out.contains('\u{1b}'), is_coloured, "{term}: {ran:?}");
     }
 }

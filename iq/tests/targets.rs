@@ -16,12 +16,82 @@ async fn a_server_that_is_not_there_is_reported_with_what_was_tried() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_ends_with_the_time() {
+async fn a_server_that_says_nothing_is_told_from_one_that_is_not_there() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap().to_string();
-    let error = iq(&["list", &target, "--timeout", "300ms"]).await.failed(3);
+    let text = "the connection was accepted, but the server ";
+    for (options, limit) in [
+        (["--timeout", "300ms"], "within 300ms (option --"),
+        (
+            ["--connect-timeout", "200ms"],
+            "within 200ms (option --connect-timeout)",
+        ),
+    ] {
+        let list = [&["list", &*target], &options[..]].concat();
+        let error = iq(&list).await.failed(3);
+        assert!(error.contains(text) && error.contains(limit), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn texts_of_the_library_have_the_names_of_the_command_line() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    let empty = home.write("empty", "");
+    let nowhere = home.0.join("nowhere.pem").to_str().unwrap().to_owned();
+    let reason = std::fs::read(&nowhere).unwrap_err().to_string();
+    let unread = format!("cannot read {nowhere}: {reason}");
+    let folder = home.0.to_str().unwrap();
+    for (args, texts) in [
+        (
+            &["list", "grpc://a:1"][..],
+            &["`grpc://` is not known; accepted are `host:port`"][..],
+        ),
+        (&["list", &empty], &["save it by `iq schema save`"]),
+        #[cfg(feature = "tls")]
+        (&["list", "a:1", "--ca", &nowhere], &["--ca: ", &unread]),
+        #[cfg(feature = "tls")]
+        (
+            &["list", "a:1", "--cert", &nowhere, "--key", &nowhere],
+            &["--cert and --key: ", &unread],
+        ),
+        #[cfg(feature = "tls")]
+        (
+            &["serve", folder, "--cert", &nowhere, "--key", &nowhere],
+            &["--cert and --key: ", &unread],
+        ),
+        #[cfg(feature = "tls")]
+        (
+            &[
+                "record",
+                "--listen",
+                "127.0.0.1:0",
+                "--to",
+                &shop.target,
+                "-o",
+                &nowhere,
+                "--listen-cert",
+                &nowhere,
+                "--listen-key",
+                &nowhere,
+            ],
+            &["--listen-cert and --listen-key: ", &unread],
+        ),
+    ] {
+        let error = home.iq(args).await.failed(2);
+        assert!(
+            texts.iter().all(|text| error.contains(text)),
+            "{args:?}: {error}"
+        );
+        assert!(!error.contains("::"), "{args:?}: {error}");
+        assert_eq!(
+            error.contains("etcd://"),
+            args[1].starts_with("grpc") && cfg!(feature = "etcd")
+        );
+    }
+    let late = ["call", &shop.target, "shop.Orders.forever", "-t", "300ms"];
+    let error = home.iq(&late).await.failed(64 + 4);
     assert!(
-        error.contains("--timeout") || error.contains("connect_timeout"),
+        error.contains("no reply in time (option --timeout) [may have executed, "),
         "{error}"
     );
 }

@@ -5,7 +5,7 @@ use iip_gateway::live::LivePage;
 use iip_rpc::tls::ServerTls;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
-use crate::common::{Fixture, Home, LONG};
+use crate::common::{Fixture, Home, LONG, json_lines};
 
 /// Starts a server with its own certificate for this host.
 async fn secured(home: &Home) -> (Fixture, String) {
@@ -38,6 +38,15 @@ async fn certificates_are_verified_unless_told_otherwise() {
         insecure.err.contains("accept any server certificate"),
         "{}",
         insecure.err
+    );
+    let json = home.iq(&["--insecure", &uri, "--json", "-t", LONG]).await;
+    let lines = json_lines(&json.err);
+    assert_eq!((lines.len(), &lines[0]["type"]), (1, &"log".into()));
+    assert_eq!(lines[0]["level"], "WARN");
+    let text = lines[0]["message"].to_string();
+    assert!(
+        text.contains("set the root certificate with --ca instead"),
+        "{text}"
     );
     let name = [
         "--ca",

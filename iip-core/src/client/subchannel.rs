@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::builder::ClientBuilder;
 use super::pool::Pool;
@@ -84,10 +85,12 @@ impl Subchannel {
                 source: Arc::new(error),
             })
         };
+        let mut step = Step::Connect;
         let attempt = async {
             let mut moves = 0;
             loop {
-                let connected = self.connect_stream().await?;
+                let connected = self.connect_stream(&mut step).await?;
+                step = Step::Hello;
                 // If the attempt is cancelled, its connection is closed as well.
                 let attempt = Unready(Some(self.start(connected, retirement.clone())));
                 match wait_until_ready(attempt.connection()?).await {
@@ -107,19 +110,21 @@ impl Subchannel {
             Ok(result) => result.map_err(fail),
             Err(_) => Err(fail(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!(
-                    "no connection within {:?} (option connect_timeout)",
-                    config.connect_timeout
-                ),
+                ConnectTimeout {
+                    step,
+                    limit: config.connect_timeout,
+                },
             ))),
         }
     }
 
-    /// Connects the byte stream.
-    async fn connect_stream(&self) -> io::Result<Connected> {
+    /// Connects the byte stream, and records each step that begins.
+    async fn connect_stream(&self, step: &mut Step) -> io::Result<Connected> {
+        *step = Step::Connect;
         let connected = self.connector.connect().await?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.config.tls {
+            *step = Step::Tls;
             let Connected { io, addr, .. } = connected;
             let (io, certificates) = tls.connect(io, self.connector.host()).await?;
             return Ok(Connected {
@@ -205,6 +210,36 @@ impl Drop for Unready {
     fn drop(&mut self) {
         if let Some(connection) = &self.0 {
             connection.shared.close(Closing::Force);
+        }
+    }
+}
+
+/// A step of an attempt to connect.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The name is resolved, and the byte stream is connected.
+    Connect,
+    #[cfg(feature = "tls")]
+    Tls,
+    /// The server grants the first channel.
+    Hello,
+}
+
+/// The time of an attempt to connect has passed.
+#[derive(Debug, thiserror::Error)]
+#[error("{} within {limit:?} (option connect_timeout)", step.missing())]
+struct ConnectTimeout {
+    step: Step,
+    limit: Duration,
+}
+
+impl Step {
+    fn missing(self) -> &'static str {
+        match self {
+            Self::Connect => "no connection",
+            #[cfg(feature = "tls")]
+            Self::Tls => "the connection was accepted, but the TLS handshake did not finish",
+            Self::Hello => "the connection was accepted, but the server did not say hello",
         }
     }
 }

@@ -17,14 +17,14 @@ use crate::printable::Printable;
 #[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{option}: cannot read {}", path.display())]
+    #[error("{option}: cannot read {}: {error}", path.display())]
     Read {
         /// The call that named the file.
         option: &'static str,
         /// The file.
         path: PathBuf,
         /// The error of the operating system.
-        source: Arc<io::Error>,
+        error: Arc<io::Error>,
     },
     /// The input is not valid PEM.
     #[error("{option}: {input} is not valid pem: {reason}")]
@@ -198,7 +198,7 @@ impl TlsError {
 impl From<TlsError> for io::Error {
     fn from(error: TlsError) -> Self {
         let kind = match &error {
-            TlsError::Read { source, .. } => source.kind(),
+            TlsError::Read { error, .. } => error.kind(),
             TlsError::Timeout { .. } | TlsError::MadeRoom { .. } => io::ErrorKind::TimedOut,
             TlsError::Closed => io::ErrorKind::UnexpectedEof,
             TlsError::NotTls

@@ -34,7 +34,7 @@ impl Input {
         std::fs::read(&path).map_err(|error| TlsError::Read {
             option: self.option,
             path,
-            source: Arc::new(error),
+            error: Arc::new(error),
         })
     }
 

@@ -178,7 +178,7 @@ impl Folder {
         if self.writable {
             return Ok(());
         }
-        let text = "the folder is read-only (Folder::writable)";
+        let text = "the folder is read-only";
         Err(Status::new(Code::PermissionDenied, text))
     }
 

@@ -55,6 +55,8 @@ pub(super) struct Finding {
     pub(super) holds: bool,
     /// The figure, with its unit.
     pub(super) found: String,
+    /// The name of the figure with its unit, and its value; `None` if no call succeeded.
+    pub(super) figure: Option<(&'static str, f64)>,
 }
 
 impl Conditions {
@@ -82,6 +84,7 @@ impl Condition {
                 true => self.figure.show(value),
                 false => "no call succeeded".to_owned(),
             },
+            figure: known.then(|| self.figure.named(value)),
         }
     }
 }
@@ -119,6 +122,16 @@ impl Figure {
             Self::SkippedRatio => measured.skipped_ratio(),
             Self::Skipped => measured.skipped as f64,
             Self::Rate => measured.rate(),
+        }
+    }
+
+    /// The value with a name that has the unit, as the other objects have it.
+    fn named(self, value: f64) -> (&'static str, f64) {
+        match self {
+            Self::ErrorRatio | Self::SkippedRatio => ("found_percent", value * 100.0),
+            Self::Errors | Self::Skipped => ("found_calls", value),
+            Self::Rate => ("found_per_second", value),
+            _ => ("found_us", value / 1e3),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::raw;
 use crate::services;
+use crate::wording::message_of;
 
 /// What is called, and with what.
 #[derive(Clone, Debug)]
@@ -208,7 +209,7 @@ impl From<Status> for Failed {
     fn from(status: Status) -> Self {
         Self {
             code: status.code().name(),
-            text: status.message().to_owned(),
+            text: message_of(&status).into_owned(),
         }
     }
 }

@@ -15,14 +15,45 @@ use crate::output::Output;
 pub(super) async fn connect(
     builder: ClientBuilder,
     target: &Target,
+    timeout: Duration,
     output: &Output,
 ) -> Outcome<Client> {
     let (started, spent) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let connecting = client(builder, target, &spent);
+    let connected = tokio::time::timeout(timeout, connecting).await;
+    let spent = Duration::from_nanos(spent.load(Ordering::Relaxed));
+    let client = connected.unwrap_or_else(|_| {
+        let missing = match spent {
+            Duration::ZERO => "not connected",
+            _ => "the connection was accepted, but the server was not ready",
+        };
+        let text = format!("{target}: {missing} within {timeout:?} (option --timeout)");
+        Err(Failure::NotConnected(text))
+    })?;
+    let total = started.elapsed();
+    match spent {
+        // Not measured: the client connects to several backends at a time.
+        Duration::ZERO => output.detail(format_args!("connected in {total:.1?}")),
+        transport => output.detail(format_args!(
+            "connected in {total:.1?}: resolve and connect {transport:.1?}, TLS and hello {:.1?}",
+            total.saturating_sub(transport)
+        )),
+    }
+    output.detail(client.explain());
+    Ok(client)
+}
+
+/// Creates a client that is connected.
+async fn client(
+    builder: ClientBuilder,
+    target: &Target,
+    spent: &Arc<AtomicU64>,
+) -> Outcome<Client> {
     let connected = match target {
         Target::Single(endpoint) => {
             let connector = TimedEndpoint {
                 endpoint: endpoint.clone(),
-                spent: Arc::clone(&spent),
+                spent: Arc::clone(spent),
             };
             builder.connect_with(connector).await
         }
@@ -39,18 +70,7 @@ pub(super) async fn connect(
         }
         target => builder.connect(target).await,
     };
-    let client = connected.map_err(|status| not_connected(target, &status))?;
-    let total = started.elapsed();
-    match Duration::from_nanos(spent.load(Ordering::Relaxed)) {
-        // Not measured: the client connects to several backends at a time.
-        Duration::ZERO => output.detail(format_args!("connected in {total:.1?}")),
-        transport => output.detail(format_args!(
-            "connected in {total:.1?}: resolve and connect {transport:.1?}, TLS and hello {:.1?}",
-            total.saturating_sub(transport)
-        )),
-    }
-    output.detail(client.explain());
-    Ok(client)
+    connected.map_err(|status| not_connected(target, &status))
 }
 
 fn not_connected(target: &Target, status: &Status) -> Failure {

@@ -26,6 +26,20 @@ use crate::live::{Page, Url, is_url, without_user};
 use crate::output::Output;
 use crate::time;
 
+/// The forms of a target that this build accepts, for error messages.
+const FORMS: &[&str] = &[
+    "`host:port`",
+    "`unix:/path`",
+    "`unix:@name`",
+    "`static:host:port#weight,host:port`",
+    "`dns://host.:port`",
+    #[cfg(feature = "dns-srv")]
+    "`dns+srv://name.`",
+    "`file:///path`",
+    #[cfg(feature = "etcd")]
+    "`etcd://host:port,host:port/prefix`",
+];
+
 /// Options of connections.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection")]
@@ -240,12 +254,8 @@ impl ConnectArgs {
         let metadata = settings.metadata()?;
         let options = CallOptions::new().append_metadata(&metadata);
         let options = options.map_err(|error| Failure::Usage(error.to_string()))?;
-        let connecting = connect(settings.builder(timeout + more)?, &parsed, output);
-        let connected = tokio::time::timeout(timeout, connecting).await;
-        let client = connected.unwrap_or_else(|_| {
-            let text = format!("{parsed}: not connected within {timeout:?} (option --timeout)");
-            Err(Failure::NotConnected(text))
-        })?;
+        let builder = settings.builder(timeout + more)?;
+        let client = connect(builder, &parsed, timeout, output).await?;
         Ok(Connection {
             client: client.with_options(options),
             metadata,
@@ -290,7 +300,7 @@ impl ConnectArgs {
                          `{address} {}`",
                         path.trim_start_matches('/')
                     ),
-                    _ => error.to_string(),
+                    _ => not_a_target(address, &error),
                 },
             })
         })?;
@@ -318,6 +328,12 @@ fn without_tls() -> Failure {
 
 fn is_address(text: &str) -> bool {
     is_name(text) || text.parse::<Target>().is_ok()
+}
+
+fn not_a_target(address: &str, error: &TargetError) -> String {
+    let (position, reason) = (error.position(), error.reason());
+    let forms = FORMS.join(", ");
+    format!("target `{address}` is not valid at byte {position}: {reason}; accepted are {forms}")
 }
 
 fn unknown_name(name: &str, config: &Config) -> String {

@@ -112,6 +112,11 @@ impl<'a> Transfer<'a> {
         display.finish();
         let report = report.map_err(|status| self.explained(status))?;
         for skipped in &report.skipped {
+            if self.output.is_json() {
+                let value = json!({"path": skipped.path, "reason": skipped.reason});
+                self.output.object("skipped", value)?;
+                continue;
+            }
             let note = format_args!("skipped {}: {}", skipped.path, skipped.reason);
             self.output.note(note);
         }

@@ -202,7 +202,10 @@ fn listen_tls(args: &RecordArgs) -> Outcome<Option<iip_rpc::tls::ServerTls>> {
         return Ok(None);
     };
     let tls = iip_rpc::tls::ServerTls::from_files(cert, key);
-    let tls = tls.map_err(|error| Failure::Usage(error.to_string()))?;
+    let tls = tls.map_err(|error| {
+        let text = error.to_string();
+        Failure::Usage(text.replace("ServerTls::from_files", "--listen-cert and --listen-key"))
+    })?;
     Ok(Some(tls))
 }
 

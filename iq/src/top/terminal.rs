@@ -10,7 +10,7 @@ use ratatui::crossterm::execute;
 use tokio::sync::mpsc;
 
 use crate::exit::{Failure, Outcome};
-use crate::output;
+use crate::log;
 
 /// Maximum number of queued events.
 const MAX_EVENTS: usize = 64;
@@ -27,7 +27,7 @@ pub(super) struct Terminal(DefaultTerminal);
 
 impl Terminal {
     pub(super) fn open() -> Outcome<Self> {
-        output::discard_logs(true);
+        log::discard(true);
         match ratatui::try_init() {
             Ok(terminal) => Ok(Self(terminal)),
             Err(error) => {
@@ -58,7 +58,7 @@ fn restore() {
     // The terminal may be closed already.
     let _ = ratatui::try_restore();
     let _ = execute!(io::stdout(), Show);
-    output::discard_logs(false);
+    log::discard(false);
 }
 
 fn failed(error: &io::Error) -> Failure {

@@ -202,6 +202,20 @@ async fn conditions_that_do_not_hold_are_named() {
         .iq(&[&call[..], &["--expect", "errors<1,p50<60s"]].concat())
         .await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
+    let conditions = "errors<1%,errors<1,p50<60s,rate>0";
+    let ran = home
+        .iq(&[&call[..], &["--expect", conditions, "--json", "-q"]].concat())
+        .await
+        .json();
+    let found = ran.iter().filter(|line| line["type"] == "expectation");
+    let found: Vec<&Value> = found.collect();
+    assert_eq!(found[0]["found_percent"], 0.0);
+    assert_eq!(found[1]["found_calls"], 0.0);
+    assert_eq!(
+        found[2]["found_us"],
+        one(&ran, "summary")["latency_us"]["p50"]
+    );
+    assert_eq!(found[3]["found_per_second"], one(&ran, "summary")["rate"]);
 }
 
 #[tokio::test]

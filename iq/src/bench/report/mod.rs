@@ -94,11 +94,13 @@ fn micros(latencies: &Latencies) -> Value {
 /// Prints whether the conditions hold; fails with those that do not.
 pub(super) fn expectations(findings: &[Finding], output: &Output) -> Outcome {
     for finding in findings {
-        let object = json!({
+        let mut object = json!({
             "condition": finding.condition,
             "holds": finding.holds,
-            "found": finding.found,
         });
+        if let Some((name, value)) = finding.figure {
+            object[name] = value.into();
+        }
         let verdict = if finding.holds { "ok" } else { "failed" };
         let line = format!(
             "expected {}: {verdict}, {}",
