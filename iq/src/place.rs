@@ -51,6 +51,11 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Returns `true` for a list, to which each pair with its name adds an element.
+    pub(crate) fn is_list(self, types: &'a Types) -> bool {
+        matches!(self.ty(types), Some(Type::Seq(_) | Type::Array(..)))
+    }
+
     /// Returns the type of the value, without options and newtypes around it.
     pub(crate) fn ty(self, types: &'a Types) -> Option<&'a Type> {
         match self {

@@ -94,6 +94,24 @@ async fn services_methods_and_arguments_come_from_the_live_server() {
         )
         .await;
         assert_eq!(none, ["id=", "detailed="], "{shell}");
+        // A name that was given is not offered again, unless it is that of a list.
+        for (words, wanted) in [
+            (&["find", "id=7"][..], &["detailed="][..]),
+            (&["find", "id:=7", "detailed=true"], &[]),
+            (&["place", "id=7", "tags=a"], &["colour=", "tags=", "note="]),
+        ] {
+            let method = format!("shop.Orders.{}", words[0]);
+            let line = [&["iq", "call", target, &method], &words[1..], &[""]].concat();
+            let offered = complete(&home, shell, &line).await;
+            assert_eq!(offered, wanted, "{shell}: {words:?}");
+        }
+        // Options are offered after a dash alone.
+        for words in [&["stats", target][..], &["drain", target], &["call", "a:1"]] {
+            let offered = complete(&home, shell, &[&["iq"], words, &[""]].concat()).await;
+            assert_eq!(offered, [""; 0], "{shell}: {words:?}");
+            let options = complete(&home, shell, &[&["iq"], words, &["--js"]].concat()).await;
+            assert_eq!(options, ["--json"], "{shell}: {words:?}");
+        }
     }
     for shell in ["fish", "zsh"] {
         let words = ["iq", "call", target, "shop.Orders.place", "{\"id\":7,\"co"];

@@ -73,8 +73,7 @@ fn add(object: &mut Map<String, Value>, pair: &Pair, method: &Method, types: &Ty
         object = next;
     }
     place = place.named(last, types);
-    let is_list = matches!(place.ty(types), Some(Type::Seq(_) | Type::Array(..)));
-    if is_list && !pair.is_json && !pair.value.starts_with('[') {
+    if place.is_list(types) && !pair.is_json && !pair.value.starts_with('[') {
         let element = value(pair, place.element(types), types)?;
         match object
             .entry(last.clone())

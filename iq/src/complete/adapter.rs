@@ -6,8 +6,9 @@ use std::path::Path;
 
 use clap_complete::engine::{self, CompletionCandidate};
 
-/// The candidates for the word at `index`. Options are among them if the word has begun, or if there
-/// is nothing else: they would keep a shell from adding what the other candidates begin with.
+/// The candidates for the word at `index`. Options are among them if the word has begun: they would
+/// keep a shell from adding what the other candidates begin with, and if there are no others, it
+/// would add the dashes.
 pub(super) fn candidates(
     cmd: &mut clap::Command,
     args: Vec<OsString>,
@@ -17,10 +18,8 @@ pub(super) fn candidates(
     let is_empty = args.get(index).is_none_or(|word| word.is_empty());
     let all = engine::complete(cmd, args, index, current_dir)?;
     let is_option = |one: &CompletionCandidate| one.get_value().to_string_lossy().starts_with('-');
-    if !is_empty || all.iter().all(is_option) {
-        return Ok(all);
-    }
-    Ok(all.into_iter().filter(|one| !is_option(one)).collect())
+    let fits = |one: &CompletionCandidate| !is_empty || !is_option(one);
+    Ok(all.into_iter().filter(fits).collect())
 }
 
 /// The number of the word at the cursor, if the shell has passed it.

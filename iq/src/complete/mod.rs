@@ -101,7 +101,8 @@ fn method_names(services: &[Description]) -> Vec<String> {
 
 /// Completes the arguments of a call: `name=`, the names in JSON, or `@FILE`.
 pub(crate) fn arguments(current: &OsStr) -> Vec<CompletionCandidate> {
-    let (Some(current), Some(name)) = (current.to_str(), words::given().method) else {
+    let given = words::given();
+    let (Some(current), Some(name)) = (current.to_str(), given.method) else {
         return Vec::new();
     };
     // zsh and fish pass words with the quote that is not closed.
@@ -120,9 +121,22 @@ pub(crate) fn arguments(current: &OsStr) -> Vec<CompletionCandidate> {
             .map(CompletionCandidate::new)
             .collect();
     }
-    let names = Place::Arguments(method).names(&service.types);
-    let pairs = names.into_iter().map(|name| format!("{name}="));
+    let place = Place::Arguments(method);
+    // Names of lists may be repeated.
+    let is_free = |name: &str| {
+        place.named(name, &service.types).is_list(&service.types)
+            || !given.args.iter().any(|pair| first_name(pair) == name)
+    };
+    let names = place.names(&service.types).into_iter();
+    let pairs = names
+        .filter(|name| is_free(name))
+        .map(|name| format!("{name}="));
     candidates(OsStr::new(current), pairs)
+}
+
+/// The name at the beginning of a pair, such as `order` in `order.id=7`.
+fn first_name(pair: &str) -> &str {
+    pair.split(['=', ':', '.']).next().unwrap_or_default()
 }
 
 /// The services of the target on the line; empty if they are not known in time.

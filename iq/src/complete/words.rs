@@ -25,6 +25,8 @@ struct Line {
 pub(super) struct Given {
     pub(super) target: Option<String>,
     pub(super) method: Option<String>,
+    /// The arguments of a call.
+    pub(super) args: Vec<String>,
     pub(super) connect: Option<ConnectArgs>,
     /// A target of the command may be a file.
     pub(super) may_be_file: bool,
@@ -65,6 +67,7 @@ pub(super) fn given() -> Given {
     Given {
         target: text(inner, "target"),
         method: text(inner, "method"),
+        args: texts(inner, "args"),
         connect: ConnectArgs::from_arg_matches(inner).ok(),
         may_be_file: matches!(name, "list" | "describe" | "diff" | "check" | "openapi"),
     }
@@ -72,4 +75,9 @@ pub(super) fn given() -> Given {
 
 fn text(matches: &ArgMatches, id: &str) -> Option<String> {
     matches.try_get_one::<String>(id).ok().flatten().cloned()
+}
+
+fn texts(matches: &ArgMatches, id: &str) -> Vec<String> {
+    let given = matches.try_get_many::<String>(id).ok().flatten();
+    given.map(|all| all.cloned().collect()).unwrap_or_default()
 }
