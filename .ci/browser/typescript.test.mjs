@@ -61,7 +61,10 @@ before(async t => {
     const servers = { after: end => ends.push(end) };
     const ends = [];
     try {
-        await generate(await types(servers), 'types');
+        const target = await types(servers);
+        await generate(target, 'types');
+        // A service without errors of its own.
+        await run(built('iq'), 'gen', 'ts', target, 'types.v1.Echo', '-o', join(GENERATED, 'echo.ts'));
         await generate(await shop(servers), 'shop');
         await generate(join(FOLDER, 'hostile.schema.json'), 'hostile');
         const guide = readFileSync(new URL('../../docs/guide/typescript.md', import.meta.url), 'utf8');
@@ -71,6 +74,9 @@ before(async t => {
         for (const end of ends) await end();
     }
     await run('node_modules/.bin/tsc', '--project', FOLDER);
+    const clients = ['types', 'echo', 'shop', 'hostile'].map(name => join(GENERATED, `${name}.ts`));
+    const oldest = ['--target', 'ES2020', '--lib', 'ES2020,DOM', '--module', 'NodeNext', '--strict', '--noEmit'];
+    await run('node_modules/.bin/tsc', ...oldest, ...clients);
     [client, orders, values] = await Promise.all(
         ['generated/types', 'generated/shop', 'values'].map(name => import(`./typescript/generated/built/${name}.js`)),
     );

@@ -42,32 +42,27 @@ struct File {
 /// Writes descriptions in their canonical form: JSON with services, methods and types sorted by
 /// name, two spaces for each level, and a line for whatever fits into 100 columns.
 ///
-/// Equal descriptions have the same text, whatever the order of the trait. Documentation is left
-/// out, since it changes often and does not matter.
+/// Equal descriptions have the same text, whatever the order of the trait. Documentation is saved
+/// too; comparisons ignore it.
 #[must_use]
 pub fn to_text<'a>(services: impl IntoIterator<Item = &'a Description>) -> String {
-    let mut services: Vec<Description> = services.into_iter().map(saved).collect();
-    services.sort_by(|a, b| a.service.cmp(&b.service));
-    let iip_schema = VERSION;
     pretty::print(&File {
-        iip_schema,
-        services,
+        iip_schema: VERSION,
+        services: sorted(services),
     })
 }
 
-/// A description without documentation, and with its methods in the order of their names.
-fn saved(description: &Description) -> Description {
-    let mut saved = description.clone();
-    saved.doc.clear();
-    saved
-        .methods
-        .iter_mut()
-        .for_each(|method| method.doc.clear());
-    saved
-        .methods
-        .sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
-    saved.types = saved.types.without_docs();
-    saved
+/// Returns descriptions in the order of saved files: services and methods sorted by name. What is
+/// generated from descriptions in this order does not depend on where they came from.
+#[must_use]
+pub fn sorted<'a>(services: impl IntoIterator<Item = &'a Description>) -> Vec<Description> {
+    let mut services: Vec<Description> = services.into_iter().cloned().collect();
+    for service in &mut services {
+        let methods = &mut service.methods;
+        methods.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+    }
+    services.sort_by(|a, b| a.service.cmp(&b.service));
+    services
 }
 
 /// Reads what [`to_text`] has written, or somebody has edited.

@@ -251,36 +251,12 @@ impl Types {
         false
     }
 
-    /// The same types without documentation.
-    pub(crate) fn without_docs(mut self) -> Self {
-        for definition in self.0.values_mut() {
-            definition.doc.clear();
-            match &mut definition.shape {
-                Shape::Struct { fields, .. } => without_docs(fields),
-                Shape::Enum(of) => {
-                    for variant in &mut of.variants {
-                        variant.doc.clear();
-                        if let VariantShape::Struct(fields) = &mut variant.shape {
-                            without_docs(fields);
-                        }
-                    }
-                }
-                Shape::Unit | Shape::Newtype(_) | Shape::Tuple(_) => {}
-            }
-        }
-        self
-    }
-
     /// All types with their names, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Definition)> {
         self.0
             .iter()
             .map(|(name, definition)| (&**name, definition))
     }
-}
-
-fn without_docs(fields: &mut [Field]) {
-    fields.iter_mut().for_each(|field| field.doc.clear());
 }
 
 /// A struct or an enum.

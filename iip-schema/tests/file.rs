@@ -2,7 +2,8 @@
 
 use iip_schema::compat::Encoding;
 use iip_schema::file::{
-    Check, Limits, assert_compatible, check_compatible, from_text, parse_description, to_text,
+    Check, Limits, assert_compatible, check_compatible, from_text, parse_description, sorted,
+    to_text,
 };
 use iip_schema::{Argument, Description, Field, Method, Type};
 use proptest::prelude::ProptestConfig;
@@ -17,9 +18,21 @@ fn a_saved_description_reads_well() {
 }
 
 #[test]
-fn documentation_and_the_order_of_methods_do_not_change_the_text() {
-    let other = changed(|orders| {
-        orders.methods.reverse();
+fn the_order_of_services_and_methods_does_not_change_the_text() {
+    let other = changed(|orders| orders.methods.reverse());
+    assert_eq!(to_text([&other]), to_text([&orders()]));
+    let empty = Description::new("Empty");
+    assert_eq!(to_text([&empty, &orders()]), to_text([&orders(), &empty]));
+    assert_eq!(sorted([&other, &empty]), sorted([&empty, &orders()]));
+    assert_eq!(
+        to_text([]),
+        "{\n  \"iip_schema\": 1,\n  \"services\": []\n}\n"
+    );
+}
+
+#[test]
+fn documentation_is_saved_and_does_not_matter_in_checks() {
+    let documented = changed(|orders| {
         orders.doc = "Documented.".into();
         orders.methods[0].doc = "Documented.".into();
         let mut field = Field::new("number", Type::U64);
@@ -32,13 +45,11 @@ fn documentation_and_the_order_of_methods_do_not_change_the_text() {
             .types
             .insert("Receipt", iip_schema::Definition::new(receipt));
     });
-    assert_eq!(to_text([&other]), to_text([&orders()]));
-    let empty = Description::new("Empty");
-    assert_eq!(to_text([&empty, &orders()]), to_text([&orders(), &empty]));
-    assert_eq!(
-        to_text([]),
-        "{\n  \"iip_schema\": 1,\n  \"services\": []\n}\n"
-    );
+    let saved = to_text([&documented]);
+    assert_eq!(from_text(&saved).unwrap(), sorted([&documented]));
+    let strict = Check::strict().deny_warnings();
+    strict.run(&orders(), &saved).unwrap();
+    strict.run(&documented, &to_text([&orders()])).unwrap();
 }
 
 #[test]

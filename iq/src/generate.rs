@@ -1,7 +1,7 @@
 //! `iq gen`: documents and clients from the descriptions of services.
 
-use iip_rpc::schema::Description;
 use iip_rpc::schema::openapi::OpenApi;
+use iip_rpc::schema::{Description, file};
 use serde_json::Value;
 
 use crate::args::GenCommand;
@@ -28,13 +28,13 @@ pub(crate) fn openapi<'a>(
     services: impl IntoIterator<Item = &'a Description>,
     output: &Output,
 ) -> Outcome {
-    let services: Vec<&Description> = services.into_iter().collect();
-    let title = match *services {
+    let services = file::sorted(services);
+    let title = match &*services {
         [only] => only.service.clone(),
         _ => "services".to_owned(),
     };
     let document = services
-        .into_iter()
+        .iter()
         .fold(OpenApi::new(title, "1.0"), OpenApi::service)
         .build();
     if let Some(Value::Array(left_out)) = document.get("x-iip-left-out") {

@@ -102,7 +102,10 @@ async fn saved_descriptions_are_used_like_servers() {
     assert!(saved.err.contains("1 services are in"), "{}", saved.err);
     let printed = home.iq(&["schema", "save", &shop.target]).await.data();
     assert_eq!(printed, std::fs::read_to_string(&file).unwrap());
-    assert_eq!(home.iq(&["list", &file]).await.data(), "shop.Orders\n");
+    assert_eq!(
+        home.iq(&["list", &file]).await.data(),
+        "shop.Orders\tTakes orders.\n"
+    );
     let error = home.iq(&["list", "nowhere.json"]).await.failed(2);
     assert_eq!(error, "error: nowhere.json: there is no such file\n");
     let wrong = home.write("wrong.json", "{}");

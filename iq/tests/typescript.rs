@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use iip_rpc::{Status, service};
 use serde_json::json;
 
 use crate::common::{Fixture, Home, iq};
@@ -44,6 +45,52 @@ async fn a_client_has_the_types_and_methods_of_the_server() {
     assert_eq!(json, [json!({"type": "typescript", "text": text})]);
     let error = iq(&["gen", "ts", &shop.target, "nothing"]).await.failed(2);
     assert!(error.contains("no service `nothing`"), "{error}");
+}
+
+/// Counts articles. Its name comes before that of the other service, which is registered first.
+#[service(name = "Articles")]
+trait Articles {
+    /// Counts all of them.
+    async fn count(&self) -> Result<u32, Status>;
+    async fn ask(&self) -> Result<u32, Status>;
+}
+
+struct Nothing;
+
+impl Articles for Nothing {
+    async fn count(&self) -> Result<u32, Status> {
+        Ok(0)
+    }
+
+    async fn ask(&self) -> Result<u32, Status> {
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn a_server_and_its_saved_description_generate_the_same() {
+    let shop = Fixture::with(|server| server.service(ArticlesServer::new(Nothing))).await;
+    let home = Home::new();
+    let file = home.0.join("shop.json").to_str().unwrap().to_owned();
+    let save = ["schema", "save", &shop.target, "-o", &file];
+    assert_eq!(home.iq(&save).await.code, Some(0));
+    for kind in ["ts", "openapi"] {
+        let of_server = home.iq(&["gen", kind, &shop.target]).await.data();
+        let of_file = home.iq(&["gen", kind, &file]).await.data();
+        assert_eq!(of_server, of_file);
+        let places = [
+            "Counts all of them.",
+            "Places an order.",
+            "What is ordered.",
+        ];
+        for text in places {
+            assert!(of_file.contains(text), "{text}\n---\n{of_file}");
+        }
+    }
+    let client = home.iq(&["gen", "ts", &file]).await.data();
+    let places = ["  ask(", "  count(", "class OrdersClient", "  caller("];
+    let places = places.map(|part| client.find(part).expect(part));
+    assert!(places.is_sorted(), "{client}");
 }
 
 #[tokio::test]

@@ -121,12 +121,16 @@ export class RpcError extends Error {
         | "errorType"
         | "error"
         | "variant"
-        | "cause"
       >
-    > = {},
+    > & { cause?: unknown } = {},
   ) {
-    super(message, "cause" in more ? { cause: more.cause } : undefined);
+    super(message);
     this.name = "RpcError";
+    if ("cause" in more) {
+      // The constructor of ES2020 does not take it.
+      const cause = { value: more.cause, configurable: true, writable: true };
+      Object.defineProperty(this, "cause", cause);
+    }
     this.code = code;
     this.executed = more.executed ?? "maybe";
     this.retryable = more.retryable ?? false;
@@ -137,9 +141,4 @@ export class RpcError extends Error {
     this.error = more.error;
     this.variant = more.variant;
   }
-}
-
-function ownError(error: unknown, type: string): unknown {
-  const isOwn = error instanceof RpcError && error.errorType === type;
-  return isOwn ? error.error : undefined;
 }

@@ -26,6 +26,10 @@ function isObject(value: unknown): boolean {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+function has(object: object, key: string): boolean {
+  return Object.prototype.hasOwnProperty.call(object, key);
+}
+
 function leaf(
   fits: (value: any) => boolean,
   convert = (value: any): any => value,
@@ -46,7 +50,7 @@ function toBigInt(value: any): bigint {
 /** The readers of members that are there, in place. */
 function readMembers(value: any, readers: [string, Reader][]): any {
   for (const [key, reader] of readers) {
-    if (isObject(value) && Object.hasOwn(value, key)) {
+    if (isObject(value) && has(value, key)) {
       value[key] = reader.read(value[key]);
     }
   }
@@ -55,7 +59,7 @@ function readMembers(value: any, readers: [string, Reader][]): any {
 
 function membersFit(value: any, readers: [string, Reader][]): boolean {
   return readers.every(
-    ([key, reader]) => Object.hasOwn(value, key) && reader.fits(value[key]),
+    ([key, reader]) => has(value, key) && reader.fits(value[key]),
   );
 }
 
@@ -116,8 +120,7 @@ const read = {
   ): Reader {
     const must = Object.entries(required);
     const may = Object.entries(optional);
-    const present = (value: any) =>
-      may.filter(([key]) => Object.hasOwn(value, key));
+    const present = (value: any) => may.filter(([key]) => has(value, key));
     return {
       fits: (value) =>
         isObject(value) &&
@@ -140,7 +143,7 @@ const read = {
     const variant = (value: any): [string, Reader] | undefined => {
       const keys = typeof value === "string" ? [value] : Object.keys(value);
       const [key = ""] = keys;
-      const found = Object.hasOwn(variants, key) ? variants[key] : undefined;
+      const found = has(variants, key) ? variants[key] : undefined;
       return keys.length === 1 && found ? [key, found] : undefined;
     };
     const tagged = (value: any) =>
@@ -167,7 +170,7 @@ const read = {
   ): Reader {
     const variant = (value: any): Reader | undefined => {
       const name = isObject(value) ? value[tag] : undefined;
-      const isKnown = typeof name === "string" && Object.hasOwn(variants, name);
+      const isKnown = typeof name === "string" && has(variants, name);
       return isKnown ? variants[name] : undefined;
     };
     const isOther = (value: any) =>
