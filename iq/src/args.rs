@@ -281,8 +281,9 @@ pub(crate) struct StatsArgs {
     /// A target.
     #[arg(add = ArgValueCompleter::new(complete::targets))]
     pub(crate) target: String,
-    /// A path, such as /orders/place; the server as a whole if it is left out.
-    #[arg(conflicts_with = "connections")]
+    /// `Service.method` or `Service/method`, or a path, such as /orders/place; the server as a
+    /// whole if it is left out.
+    #[arg(conflicts_with = "connections", add = ArgValueCompleter::new(complete::methods))]
     pub(crate) path: Option<String>,
     /// Print the connections of the server in JSON.
     #[arg(long)]

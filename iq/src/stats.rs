@@ -12,6 +12,10 @@ use crate::connection::{ConnectArgs, Connection};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::raw::status_of;
+use crate::services;
+
+/// The end of the reply about a path that the server does not know.
+const NO_PATH: &str = "] not support";
 
 /// Prints the statistics of a server, of a path, or of its connections.
 pub(crate) async fn run(args: &StatsArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
@@ -20,7 +24,10 @@ pub(crate) async fn run(args: &StatsArgs, connect: &ConnectArgs, output: &Output
         return connections(&connection, output).await;
     }
     match &args.path {
-        Some(path) => of_path(&connection, path, output).await,
+        Some(name) => {
+            let path = path_of(&connection, name).await?;
+            of_path(&connection, &path, output).await
+        }
         None if output.is_json() => {
             let count = read(&connection, "/sys/server_count", "{}").await?;
             let measure = read(&connection, "/sys/server_measure", "{}").await?;
@@ -71,8 +78,32 @@ struct Measure {
     all_duration: u64,
 }
 
+/// Returns the path of a method.
+async fn path_of(connection: &Connection, name: &str) -> Outcome<String> {
+    if name.starts_with('/') {
+        return Ok(name.to_owned());
+    }
+    match services::of_server_if_told(&connection.within_time()).await? {
+        Some(services) => Ok(services::method(&services, name)?.1.path.clone()),
+        None => Err(Failure::Usage(format!(
+            "`{name}` is not a path, such as /orders/place, and the server does not describe its \
+             services, so the paths of methods are not known"
+        ))),
+    }
+}
+
 async fn of_path(connection: &Connection, path: &str, output: &Output) -> Outcome {
-    let count = read(connection, "/sys/path_count", path).await?;
+    let count = read(connection, "/sys/path_count", path).await;
+    let count = count.map_err(|failure| match failure {
+        Failure::Status(status) if status.message().contains(NO_PATH) => {
+            let text = format!(
+                "the server has no statistics of `{path}`: there is no such path, or no call of \
+                 it has run"
+            );
+            Status::not_found(text).into()
+        }
+        failure => failure,
+    })?;
     let measure = read(connection, "/sys/path_measure", path).await?;
     print(path, &count, &measure, output)
 }

@@ -64,8 +64,13 @@ async fn a_path_has_its_figures() {
         "requests\t4, mean 2.0µs\nin 5 minutes\t2, mean 2.0µs\n\
          messages\t3 received, 3 sent\nbytes\t61 sent\n"
     );
-    let unknown = iq(&["stats", &target, "/nowhere"]).await.failed(64 + 2);
-    assert!(unknown.contains("not support"), "{unknown}");
+    let unknown = iq(&["stats", &target, "/nowhere"]).await.failed(64 + 5);
+    assert!(unknown.contains("no statistics of `/nowhere`"), "{unknown}");
+    let unknown = iq(&["stats", &target, "shop.Orders.find"]).await.failed(2);
+    assert!(
+        unknown.contains("`shop.Orders.find` is not a path"),
+        "{unknown}"
+    );
     let of_server = iq(&["stats", &target, "--json"]).await.json();
     assert_eq!(of_server.len(), 1);
     assert_eq!(
@@ -111,13 +116,19 @@ async fn a_server_of_this_project_has_the_same_statistics() {
             .await
             .data();
     }
-    let path = iq(&["stats", &shop.target, "/shop.Orders/find", "--json"])
-        .await
-        .json();
-    assert_eq!(
-        (&path[0]["requests"], &path[0]["requests_5m"]),
-        (&json!(3), &json!(3))
-    );
+    for name in ["/shop.Orders/find", "shop.Orders.find", "shop.Orders/find"] {
+        let path = iq(&["stats", &shop.target, name, "--json"]).await.json();
+        assert_eq!(
+            (
+                &path[0]["of"],
+                &path[0]["requests"],
+                &path[0]["requests_5m"]
+            ),
+            (&json!("/shop.Orders/find"), &json!(3), &json!(3))
+        );
+    }
+    let error = iq(&["stats", &shop.target, "shop.Orders.fnd"]).await;
+    assert!(error.failed(2).contains("the closest is `find`"));
     let report = iq(&["stats", &shop.target]).await.data();
     assert!(report.contains("/shop.Orders/find count: "), "{report}");
     let connections = iq(&["stats", &shop.target, "--connections", "--json"])
