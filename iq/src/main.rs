@@ -45,8 +45,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Cli, Command, SchemaCommand};
 use crate::exit::{Failure, Outcome};
-use crate::output::{Output, OutputArgs};
 use crate::output::Output;
+use crate::output::{Output, OutputArgs};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 

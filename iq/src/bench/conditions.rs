@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde_json::{Value, json};
+
 use super::latencies::short;
 use super::measured::Measured;
 
@@ -57,6 +59,20 @@ pub(super) struct Finding {
     pub(super) found: String,
     /// The name of the figure with its unit, and its value; `None` if no call succeeded.
     pub(super) figure: Option<(&'static str, f64)>,
+}
+
+impl Finding {
+    /// Returns the fields of a finding in JSON. The figure has its unit in its name.
+    pub(super) fn to_json(&self) -> Value {
+        let mut object = json!({
+            "condition": self.condition,
+            "holds": self.holds,
+        });
+        if let Some((name, value)) = self.figure {
+            object[name] = value.into();
+        }
+        object
+    }
 }
 
 impl Conditions {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::conditions::Conditions;
+use super::conditions::{Conditions, Finding};
 use super::latencies::short;
 use super::load::{Load, Made, Mode, Setup};
 use super::max_in_flight;
@@ -62,6 +62,7 @@ impl Search<'_> {
     pub(super) async fn run(mut self, first: f64, setup: Setup<'_>) -> Outcome {
         let output = setup.output;
         let (mut bracket, mut next) = (Bracket::default(), Some(first));
+        let mut has_succeeded = false;
         while let Some(rate) = next {
             self.load.mode = Mode::Open {
                 rates: (rate, rate),
@@ -75,6 +76,10 @@ impl Search<'_> {
                 return Err(Failure::Interrupted);
             }
             let holds = self.judge(rate, &measured, output)?;
+            has_succeeded |= measured.ok > 0;
+            if let Some(failure) = measured.nothing_succeeded().filter(|_| !has_succeeded) {
+                return Err(failure);
+            }
             bracket.add(rate, holds);
             next = bracket.next(rate);
         }
@@ -95,36 +100,63 @@ impl Search<'_> {
         }
     }
 
+    /// Prints a step, and returns `true` if the conditions hold at its rate.
     fn judge(&self, rate: f64, measured: &Measured, output: &Output) -> Outcome<bool> {
-        let findings = self.conditions.check(measured);
-        let made = (measured.ok + measured.errors) as f64;
-        let keeps_up = measured.skipped == 0 && made >= KEPT_UP * rate * measured.seconds;
-        let holds = keeps_up && findings.iter().all(|finding| finding.holds);
-        let found: Vec<String> = findings
-            .iter()
-            .map(|finding| format!("{}: {}", finding.condition, finding.found))
+        let mut findings = self.conditions.check(measured);
+        let asked = findings.len();
+        findings.extend(keeps_up(rate, measured));
+        let holds = findings.iter().all(|finding| finding.holds);
+        // That a step keeps up needs no words.
+        let shown = (0..)
+            .zip(&findings)
+            .filter(|(place, finding)| *place < asked || !finding.holds);
+        let shown: Vec<String> = shown
+            .map(|(_, finding)| format!("{}: {}", finding.condition, finding.found))
             .collect();
-        let latency = &measured.latency;
+        let latency = Some(&measured.latency).filter(|latency| latency.count() > 0);
+        let quantile = |quantile| latency.map(|latency| latency.quantile(quantile));
+        let micros = |nanos: f64| nanos / 1e3;
         let object = json!({
             "rate": rate,
             "achieved": measured.rate(),
             "holds": holds,
+            "conditions": findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
             "skipped": measured.skipped,
             "errors": measured.errors,
-            "p50_us": latency.quantile(0.5) / 1e3,
-            "p99_us": latency.quantile(0.99) / 1e3,
+            "p50_us": quantile(0.5).map(micros),
+            "p99_us": quantile(0.99).map(micros),
         });
         let line = format!(
             "{rate:>9.0}/s  {:<6}  {:>9.0}/s  {} skipped  p50 {}  {}",
             if holds { "ok" } else { "failed" },
             measured.rate(),
             measured.skipped,
-            short(latency.quantile(0.5)),
-            found.join("  "),
+            quantile(0.5).map_or_else(|| "-".to_owned(), short),
+            shown.join("  "),
         );
         output.either("step", object, line)?;
         Ok(holds)
     }
+}
+
+/// The conditions of every search: all calls that were due were made, and nearly all have ended
+/// within the time.
+fn keeps_up(rate: f64, measured: &Measured) -> [Finding; 2] {
+    let ended = (measured.ok + measured.errors) as f64 / (rate * measured.seconds).max(1.0);
+    [
+        Finding {
+            condition: "skipped<1".to_owned(),
+            holds: measured.skipped == 0,
+            found: measured.skipped.to_string(),
+            figure: Some(("found_calls", measured.skipped as f64)),
+        },
+        Finding {
+            condition: format!("{:.0} % of the rate", 100.0 * KEPT_UP),
+            holds: ended >= KEPT_UP,
+            found: format!("{:.1} %", 100.0 * ended),
+            figure: Some(("found_percent", 100.0 * ended)),
+        },
+    ]
 }
 
 #[cfg(test)]
@@ -140,6 +172,21 @@ mod tests {
             next = bracket.next(rate);
         }
         (bracket.holds, steps)
+    }
+
+    #[test]
+    fn a_step_that_does_not_keep_up_says_so() {
+        let measured = Measured {
+            seconds: 2.0,
+            ok: 150,
+            errors: 10,
+            skipped: 3,
+            ..Measured::default()
+        };
+        let found = |rate| keeps_up(rate, &measured).map(|finding| (finding.holds, finding.found));
+        assert_eq!(found(100.0)[0], (false, "3".to_owned()));
+        assert_eq!(found(100.0)[1], (false, "80.0 %".to_owned()));
+        assert_eq!(found(80.0)[1], (true, "100.0 %".to_owned()));
     }
 
     #[test]

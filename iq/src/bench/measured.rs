@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::latencies::Latencies;
+use crate::exit::Failure;
 
 /// The number of intervals that are kept; beyond it, neighbours are joined.
 pub(super) const MAX_INTERVALS: usize = 120;
@@ -87,6 +88,14 @@ impl Measured {
     /// Successful calls per second.
     pub(super) fn rate(&self) -> f64 {
         per_second(self.ok, self.seconds)
+    }
+
+    /// The failure of a run in which calls failed and none succeeded.
+    pub(super) fn nothing_succeeded(&self) -> Option<Failure> {
+        let first = self.failures.first().filter(|_| self.ok == 0)?;
+        let (code, example) = (&first.code, &first.example);
+        let text = format!("no call succeeded: {code}: {example}");
+        Some(Failure::Check(text))
     }
 
     /// The part of the calls that failed.

@@ -229,11 +229,5 @@ fn report(
     if let Some(conditions) = &args.report.expect {
         report::expectations(&conditions.check(measured), output)?;
     }
-    match measured.failures.first() {
-        Some(first) if measured.ok == 0 => Err(Failure::Check(format!(
-            "no call succeeded: {}: {}",
-            first.code, first.example
-        ))),
-        _ => Ok(()),
-    }
+    measured.nothing_succeeded().map_or(Ok(()), Err)
 }

@@ -166,6 +166,24 @@ async fn errors_are_grouped_by_their_codes() {
 }
 
 #[tokio::test]
+async fn a_search_ends_with_the_error_of_its_calls_if_none_succeeds() {
+    let shop = Fixture::new().await;
+    let call = ["bench", &shop.target, "shop.Orders.find", "id=0", "--json"];
+    let search = ["--find-limit", "p99<1s", "--step", "100ms", "--rate", "50"];
+    let ran = Home::new().iq(&[&call[..], &search].concat()).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let expected = "no call succeeded: NOT_FOUND: no order 0";
+    assert!(ran.err.contains(expected), "{}", ran.err);
+    let steps = json_lines(&ran.out);
+    let step = one(&steps, "step");
+    assert_eq!(
+        (&step["holds"], &step["p50_us"]),
+        (&false.into(), &Value::Null)
+    );
+    assert_eq!(step["conditions"][0]["found"], "no call succeeded");
+}
+
+#[tokio::test]
 async fn conditions_that_do_not_hold_are_named() {
     let shop = Fixture::new().await;
     let call = [

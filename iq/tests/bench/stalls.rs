@@ -199,7 +199,12 @@ async fn the_highest_rate_at_which_conditions_hold_is_searched() {
     let limit = one(&objects, "limit")["rate"].as_f64().unwrap();
     assert!(limit < 106.0, "{objects:?}");
     let steps = objects.iter().filter(|object| object["type"] == "step");
-    assert!(steps.clone().any(|step| step["holds"] == false) && steps.count() > 2);
+    assert!(steps.clone().any(|step| step["holds"] == false) && steps.clone().count() > 2);
+    for step in steps {
+        let mut conditions = step["conditions"].as_array().unwrap().iter();
+        let all_hold = conditions.all(|condition| condition["holds"] == true);
+        assert_eq!(step["holds"], all_hold, "{step}");
+    }
     let ran = search("p50<1ns").await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.err.contains("no rate was found"), "{ran:?}");

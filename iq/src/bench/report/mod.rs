@@ -94,19 +94,12 @@ fn micros(latencies: &Latencies) -> Value {
 /// Prints whether the conditions hold; fails with those that do not.
 pub(super) fn expectations(findings: &[Finding], output: &Output) -> Outcome {
     for finding in findings {
-        let mut object = json!({
-            "condition": finding.condition,
-            "holds": finding.holds,
-        });
-        if let Some((name, value)) = finding.figure {
-            object[name] = value.into();
-        }
         let verdict = if finding.holds { "ok" } else { "failed" };
         let line = format!(
             "expected {}: {verdict}, {}",
             finding.condition, finding.found
         );
-        output.either("expectation", object, line)?;
+        output.either("expectation", finding.to_json(), line)?;
     }
     let failed = findings.iter().filter(|finding| !finding.holds);
     let failed: Vec<String> = failed
