@@ -61,9 +61,9 @@ async fn a_server_that_has_not_ended_in_time_fails_the_command_and_drains_on() {
     let ran = iq(&["drain", &shop.target, "--wait", "100ms"]).await;
     assert_eq!(
         (ran.code, &*ran.out),
-        (Some(1), "draining: 1 call runs, for at most 600s\n")
+        (Some(1), "draining: 1 running call, for at most 600s\n")
     );
-    let expected = "error: not ended within 100ms (option --wait): 1 call runs\n";
+    let expected = "error: not ended within 100ms (option --wait): 1 running call\n";
     assert!(ran.err.ends_with(expected), "{}", ran.err);
     assert!(!shop.server.is_ready());
     call.abort();
@@ -78,8 +78,8 @@ async fn a_server_that_cuts_calls_off_fails_the_command() {
     let call = call_forever(&mut shop).await;
     let ran = iq(&["drain", &shop.target]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    let expected = "the connection was lost while 1 call runs";
-    assert!(ran.err.contains(expected), "{}", ran.err);
+    let expected = "error: 1 call was cut off when the connection ended\n";
+    assert!(ran.err.ends_with(expected), "{}", ran.err);
     call.await.unwrap();
 }
 
@@ -87,7 +87,7 @@ async fn a_server_that_cuts_calls_off_fails_the_command() {
 async fn nobody_waits_if_nobody_wants_to() {
     let shop = Fixture::with(allowed).await;
     let begun = iq(&["drain", &shop.target, "--no-wait"]).await.data();
-    assert_eq!(begun, "draining: no call runs, for at most 600s\n");
+    assert_eq!(begun, "draining: no running calls, for at most 600s\n");
     let ended = tokio::time::timeout(GUARD, shop.server.stopped()).await;
     ended.expect("an end in time");
 }
@@ -121,7 +121,7 @@ async fn the_button_of_a_live_page_is_pressed() {
         server.serve_until(asked.notified(), LONG).await;
     });
     let ran = iq(&["drain", &target, "--wait", "1h"]).await;
-    assert_eq!(ran.data(), "draining: no call runs\nended\n");
+    assert_eq!(ran.data(), "draining: no running calls\nended\n");
     let ended = tokio::time::timeout(GUARD, serving).await;
     ended.expect("an end in time").unwrap();
     iq(&["drain", &target]).await.failed(3);

@@ -64,8 +64,8 @@ fn not_in_time(calls: u64, wait: Duration) -> Failure {
 
 fn running(calls: u64) -> String {
     match calls {
-        0 => "no call runs".to_owned(),
-        1 => "1 call runs".to_owned(),
-        calls => format!("{calls} calls run"),
+        0 => "no running calls".to_owned(),
+        1 => "1 running call".to_owned(),
+        calls => format!("{calls} running calls"),
     }
 }

@@ -26,7 +26,13 @@ pub(super) async fn drain(
     output: &Output,
 ) -> Outcome {
     let time = wait.unwrap_or(Duration::ZERO);
-    let connection = connect.connect_to_one(target, time, output).await?;
+    let connection = connect.connect_to_one(target, time, output).await;
+    let connection = connection.map_err(|failure| match failure {
+        Failure::NotConnected(reason) => Failure::NotConnected(format!(
+            "{reason} (a server that drains already takes no connections)"
+        )),
+        failure => failure,
+    })?;
     let asked = connection.client.raw().stream(DRAIN, "{}").await;
     let reply = asked.map_err(|error| Failure::from(status_of(&error)))?;
     let mut lines = Lines {
@@ -56,13 +62,22 @@ pub(super) async fn drain(
             }
             Ok(Ok(None)) => return ended(output),
             Ok(Err(Broken::Lost(error))) => {
-                let running = running(last);
-                let text = format!("the connection was lost while {running}: {error:?}");
-                return Err(Failure::Check(text));
+                output.detail(format_args!("{error:?}"));
+                return Err(Failure::Check(cut_off(last)));
             }
             Ok(Err(broken)) => return Err(broken.into_failure()),
         }
     }
+}
+
+/// Returns the text for a connection that has ended before the server was drained.
+fn cut_off(calls: u64) -> String {
+    let what = match calls {
+        0 => return "the connection was lost before the server reported its end".to_owned(),
+        1 => "1 call was".to_owned(),
+        calls => format!("{calls} calls were"),
+    };
+    format!("{what} cut off when the connection ended")
 }
 
 /// The state that the server reports, at first and after each change.
