@@ -92,6 +92,9 @@ async fn a_server_without_a_live_page_tells_of_itself() {
     let find = find.expect("it was called");
     assert_eq!((&find["calls"], &find["errors"]), (&4.into(), &0.0.into()));
 
+    let text = iq(&["top", &shop.target, "--interval", "1h"]).await.data();
+    assert!(text.contains("\nok: Nothing is wrong: "), "{text}");
+
     shop.health.shut_down();
     let text = iq(&once).await.data();
     assert!(text.contains("\nWARNING: Not ready"), "{text}");
@@ -144,7 +147,7 @@ async fn like_go() -> iip_core::Server {
 #[tokio::test]
 async fn a_server_of_go_tells_rates_and_mean_times() {
     let server = like_go().await;
-    let once = ["top", server.target(), "--interval", "250ms"];
+    let once = ["top", server.target(), "--interval", "1h"];
     let text = iq(&once).await.data();
     assert!(text.contains("\nok: The server replies; "), "{text}");
     let row = text
@@ -171,7 +174,26 @@ async fn what_cannot_be_watched_is_said_at_once() {
     assert!(error.contains("127.0.0.1:1: "), "{error}");
     let page = page_of(&shop).await;
     let error = iq(&["top", &format!("http://{page}/other")]).await;
-    assert!(error.failed(64 + 12).contains("there is only /live"));
+    let expected =
+        format!("http://{page}/other is not a live page: HTTP status 404: there is only");
+    let error = error.failed(64 + 12);
+    assert!(error.contains(&expected), "{error}");
+    let html = replying("404 Not Found", "<!DOCTYPE HTML>\n<p>Nothing").await;
+    let not_http = [
+        shop.target.clone(),
+        replying_with("garbage\r\n\r\n").await.to_string(),
+    ];
+    for command in ["top", "drain"] {
+        let error = iq(&[command, &format!("http://{html}")]).await;
+        let error = error.failed(64 + 12);
+        let expected = format!("http://{html}/live is not a live page: HTTP status 404\n");
+        assert!(error.ends_with(&expected), "{error}");
+        for address in &not_http {
+            let error = iq(&[command, &format!("http://{address}")]).await.failed(3);
+            let expected = format!("{address} does not reply in HTTP, as a live page does: ");
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
     let error = iq(&["list", &format!("http://{page}")]).await.failed(2);
     assert!(error.contains("only top and drain"), "{error}");
     let error = iq(&["top", &format!("http://{page}"), "--tls"]).await;
@@ -202,17 +224,23 @@ async fn a_page_that_wants_a_password_gets_it_as_a_header() {
 }
 
 /// Replies to each connection with this text, as an HTTP page.
-async fn replying(body: &'static str) -> SocketAddr {
+async fn replying(status: &str, body: &str) -> SocketAddr {
+    let length = body.len();
+    replying_with(format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}"
+    ))
+    .await
+}
+
+/// Replies to each connection with these bytes.
+async fn replying_with(reply: impl Into<String>) -> SocketAddr {
+    let reply = reply.into();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = [0; 1024];
             let _ = stream.read(&mut request).await;
-            let reply = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
             let _ = stream.write_all(reply.as_bytes()).await;
         }
     });
@@ -226,7 +254,7 @@ async fn what_a_hostile_page_says_moves_no_cursor() {
         "sources":[],"totals":[],"calls":[],"backends":[],"connections":{"total":0,"listed":[]},
         "methods":[{"source":7,"name":"\u202ex","rate":1e300,"errors":-1e300,"p50":1e300,"p99":-5,
         "p999":0,"in_flight":18446744073709551615,"codes":{"\u001b[2J":1},"calls":1}]}"#;
-    let page = replying(hostile).await;
+    let page = replying("200 OK", hostile).await;
     let text = iq(&["top", &format!("http://{page}")]).await.data();
     let is_harmless =
         |c: char| c == '\n' || iip_core::Printable(c).to_string().chars().count() == 1;
@@ -237,7 +265,7 @@ async fn what_a_hostile_page_says_moves_no_cursor() {
         (r#"{"format":2}"#, "format 2"),
         (r#"{"format":1,"name":"x"}"#, "not that of a live page"),
     ] {
-        let page = replying(body).await;
+        let page = replying("200 OK", body).await;
         let error = iq(&["top", &format!("http://{page}")]).await.failed(1);
         assert!(error.contains(expected), "{error}");
     }

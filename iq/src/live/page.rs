@@ -78,7 +78,13 @@ impl Page {
         let again = self.open.as_ref().map(|_| request.clone());
         let reply = match (self.send(request).await, again) {
             (Err(Failure::NotConnected(_)), Some(again)) => self.send(again).await?,
-            (reply, _) => reply?,
+            (reply, _) => reply.map_err(|failure| match failure {
+                Failure::Status(status) if status.code() == Code::Unimplemented => {
+                    let (url, reason) = (&self.settings.url, status.message());
+                    Status::unimplemented(format!("{url} is not a live page: {reason}")).into()
+                }
+                failure => failure,
+            })?,
         };
         Snapshot::of_page(&reply)
     }
@@ -118,13 +124,21 @@ impl Page {
     }
 
     async fn exchange(&mut self, request: Request<Empty<Bytes>>) -> Outcome<Bytes> {
-        let open = match self.open.take() {
-            Some(open) if !open.sender.is_closed() => open,
-            _ => self.connect().await?,
+        let (open, is_new) = match self.open.take() {
+            Some(open) if !open.sender.is_closed() => (open, false),
+            _ => (self.connect().await?, true),
         };
         let open = self.open.insert(open);
+        let url = &self.settings.url;
         let lost = |error: &dyn std::error::Error| {
-            Failure::NotConnected(format!("the connection was lost: {}", causes(error)))
+            let causes = causes(error);
+            Failure::NotConnected(match is_new {
+                true => format!(
+                    "{} does not reply in HTTP, as a live page does: {causes}",
+                    url.authority()
+                ),
+                false => format!("the connection was lost: {causes}"),
+            })
         };
         open.sender.ready().await.map_err(|error| lost(&error))?;
         let reply = open.sender.send_request(request).await;
@@ -168,10 +182,11 @@ impl Page {
     }
 }
 
-/// Returns the status of a rejected request, with the first line of the reply.
+/// Returns the status of a rejected request, with the first line of a reply that is not HTML.
 fn refused(status: StatusCode, body: &[u8]) -> Status {
     let text = String::from_utf8_lossy(body.get(..MAX_ERROR).unwrap_or(body));
-    let first = text.lines().next().unwrap_or_default();
+    let first = text.lines().next().filter(|line| !line.starts_with('<'));
+    let first = first.map_or_else(String::new, |line| format!(": {line}"));
     let code = match status.as_u16() {
         401 => Code::Unauthenticated,
         403 => Code::PermissionDenied,
@@ -179,7 +194,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Status {
         503 => Code::Unavailable,
         _ => Code::Unknown,
     };
-    Status::new(code, format!("HTTP status {}: {first}", status.as_u16()))
+    Status::new(code, format!("HTTP status {}{first}", status.as_u16()))
 }
 
 fn causes(error: &dyn std::error::Error) -> String {

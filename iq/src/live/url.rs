@@ -1,6 +1,7 @@
 //! Addresses of live pages.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use hyper::Uri;
 use hyper::http::uri::Scheme;
@@ -83,6 +84,13 @@ impl Url {
     }
 }
 
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.path)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,7 +107,9 @@ mod tests {
             let parts = (url.is_https, &*url.host, url.port, &*url.path);
             assert_eq!(parts, expected, "{text}");
         }
-        assert_eq!(Url::parse("http://[::1]:9").unwrap().authority(), "[::1]:9");
+        let url = Url::parse("https://[::1]:9").unwrap();
+        assert_eq!(url.authority(), "[::1]:9");
+        assert_eq!(url.to_string(), "https://[::1]:9/live");
     }
 
     #[test]

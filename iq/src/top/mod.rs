@@ -25,6 +25,9 @@ use crate::time;
 /// Minimum time between two readings, and between two redraws: at most four per second.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Maximum time between the first two readings of a source whose rates need two.
+const MAX_FIRST: Duration = Duration::from_secs(1);
+
 /// Watch a process: its calls, errors, latencies, backends and connections.
 ///
 /// A live page, http://HOST:PORT, shows all of that for a server, a gateway or a client. An IIP
@@ -54,7 +57,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 /// Shows a process until the user quits.
 pub(crate) async fn run(args: &TopArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
-    let opening = Source::open(&args.target, args.interval, connect, output);
+    let first_interval = args.interval.min(MAX_FIRST);
+    let opening = Source::open(&args.target, first_interval, connect, output);
     let mut source = opening.await?;
     let first = source.read().await?;
     if output.is_json() {

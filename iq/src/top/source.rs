@@ -18,7 +18,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Connects. `interval` is the time between two readings.
+    /// Connects. `interval` is the time between the first two readings, if rates need two.
     pub(super) async fn open(
         target: &str,
         interval: Duration,

@@ -14,6 +14,9 @@ use super::fit::{self, GAP};
 use super::keys::HELP;
 use super::{Mode, Screen};
 
+/// The width of the names in a box.
+const NAME: usize = 14;
+
 /// Maximum number of lines of the verdict.
 const MAX_VERDICT: usize = 3;
 
@@ -59,11 +62,13 @@ pub(in crate::top) fn draw(frame: &mut Frame<'_>, screen: &mut Screen, now: Inst
     rows(frame, screen, &table, body);
     frame.render_widget(key_line(screen), keys);
     match screen.mode {
-        Mode::Help => {
-            let lines = HELP.iter().map(|(key, what)| format!("{key:<14}{what}"));
-            popup(frame, body, "keys", lines.collect());
+        Mode::Help => popup(frame, screen, "keys", &HELP, body),
+        Mode::Row => {
+            let row = table.rows.get(screen.list().selected);
+            let cells = table.columns.iter().zip(row.into_iter().flatten());
+            let fields = cells.map(|(column, cell)| (column.head, &*cell.text));
+            popup(frame, screen, "row", &fields.collect::<Vec<_>>(), body);
         }
-        Mode::Row => popup(frame, body, "row", fields(screen, &table, body)),
         Mode::Browse | Mode::Filter => {}
     }
 }
@@ -123,6 +128,7 @@ fn tab_line(screen: &Screen) -> Line<'static> {
 fn key_line(screen: &Screen) -> Line<'static> {
     match screen.mode {
         Mode::Filter => Line::raw(format!("/{}_", screen.filter)),
+        Mode::Row | Mode::Help => Line::raw("Up Down scroll  any other key closes"),
         _ if !screen.filter.is_empty() => Line::raw(format!(
             "only rows with `{}`: Esc shows all  / changes it",
             screen.filter
@@ -186,43 +192,61 @@ fn aligned(text: &str, width: usize, is_text: bool) -> Line<'static> {
     }
 }
 
-/// Returns all columns of the selected row.
-fn fields(screen: &Screen, table: &Table, area: Rect) -> Vec<String> {
-    let Some(row) = table.rows.get(screen.list().selected) else {
-        return Vec::new();
-    };
-    // Without the border, and the name of the column.
-    let room = usize::from(area.width).saturating_sub(20).max(1);
+/// Draws texts with their names in a box over the table, or over everything if they do not fit
+/// there.
+fn popup(
+    frame: &mut Frame<'_>,
+    screen: &mut Screen,
+    title: &'static str,
+    fields: &[(&str, &str)],
+    body: Rect,
+) {
+    // Without the border and its padding.
+    let room = usize::from(body.width).saturating_sub(NAME + 4).max(1);
     let mut lines = Vec::new();
-    for (column, cell) in table.columns.iter().zip(row) {
-        for (place, line) in fit::wrap(&cell.text, room, 4).iter().enumerate() {
-            let head = if place == 0 { column.head } else { "" };
-            lines.push(format!("{head:<14}{line}"));
+    for (name, text) in fields {
+        for (place, line) in fit::wrap(text, room, usize::MAX).iter().enumerate() {
+            let name = if place == 0 { name } else { "" };
+            lines.push(format!("{name:<NAME$}{line}"));
         }
     }
-    lines
-}
-
-/// Draws lines in a box over the table.
-fn popup(frame: &mut Frame<'_>, area: Rect, title: &'static str, lines: Vec<String>) {
+    let needed = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX);
+    let room = match needed <= body.height {
+        true => body,
+        // All lines but the last, which names the keys.
+        false => Rect {
+            height: frame.area().height.saturating_sub(1),
+            ..frame.area()
+        },
+    };
     let widest = lines.iter().map(|line| fit::width(line)).max().unwrap_or(0);
-    let size = |wanted: usize, max: u16| u16::try_from(wanted).unwrap_or(max).min(max);
-    let (width, height) = (
-        size(widest + 4, area.width),
-        size(lines.len() + 2, area.height),
-    );
+    let width = u16::try_from(widest + 4)
+        .unwrap_or(u16::MAX)
+        .min(room.width);
+    let height = needed.min(room.height);
     let [area] = Layout::horizontal([Constraint::Length(width)])
         .flex(ratatui::layout::Flex::Center)
-        .areas(area);
+        .areas(room);
     let [area] = Layout::vertical([Constraint::Length(height)])
         .flex(ratatui::layout::Flex::Center)
         .areas(area);
+    let scroll = &mut screen.scroll;
+    scroll.fit(lines.len(), usize::from(height.saturating_sub(2)));
+    let end = scroll.offset + scroll.page;
+    let title = match scroll.page < lines.len() {
+        true => format!(
+            "{title}, lines {} to {end} of {}",
+            scroll.offset + 1,
+            lines.len()
+        ),
+        false => title.to_owned(),
+    };
     let block = Block::bordered()
         .title(title)
         .padding(ratatui::widgets::Padding::horizontal(1));
-    let lines: Vec<Line<'_>> = lines.into_iter().map(Line::raw).collect();
+    let lines = lines.into_iter().skip(scroll.offset).map(Line::raw);
     frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(lines).block(block), area);
+    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()).block(block), area);
 }
 
 impl Screen {

@@ -35,22 +35,43 @@ pub(super) fn cut(text: &str, max: usize) -> String {
     shown
 }
 
-/// Breaks a text into at most `max` lines. The last line is cut if it is too long.
+/// Breaks a text into at most `max` lines, also within words that are longer than a line. The last
+/// line is cut if it is too long.
 pub(super) fn wrap(text: &str, max_width: usize, max: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
-        let is_last = lines.len() >= max;
-        let Some(line) = lines.last_mut() else { break };
-        if line.is_empty() {
-            line.push_str(word);
-        } else if is_last || width(line) + 1 + width(word) <= max_width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
+        for (place, part) in parts(word, max_width).into_iter().enumerate() {
+            let is_last = lines.len() >= max;
+            let Some(line) = lines.last_mut() else { break };
+            let gap = if place > 0 || line.is_empty() {
+                ""
+            } else {
+                " "
+            };
+            if is_last || width(line) + gap.len() + width(part) <= max_width {
+                line.push_str(gap);
+                line.push_str(part);
+            } else {
+                lines.push(part.to_owned());
+            }
         }
     }
     lines.iter().map(|line| cut(line, max_width)).collect()
+}
+
+/// Breaks a word into parts that are not wider than a line.
+fn parts(word: &str, max_width: usize) -> Vec<&str> {
+    let (mut parts, mut begin, mut taken) = (Vec::new(), 0, 0);
+    for (at, c) in word.char_indices() {
+        let wide = width(c.encode_utf8(&mut [0; 4]));
+        if taken + wide > max_width && at > begin {
+            parts.push(&word[begin..at]);
+            (begin, taken) = (at, 0);
+        }
+        taken += wide;
+    }
+    parts.push(&word[begin..]);
+    parts
 }
 
 /// Returns the columns that fit, with their widths.
@@ -116,6 +137,8 @@ mod tests {
         assert_eq!(wrap("one two three", 7, 2), ["one two", "three"]);
         assert_eq!(wrap("one two three four", 7, 2), ["one two", "three …"]);
         assert_eq!(wrap("", 7, 2), [""]);
+        assert_eq!(wrap("a 漢字漢字 bc", 5, 9), ["a", "漢字", "漢字", "bc"]);
+        assert_eq!(wrap("a0123456789", 4, 2), ["a012", "345…"]);
     }
 
     #[test]

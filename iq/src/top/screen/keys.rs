@@ -2,7 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::{Mode, Screen, View};
+use super::{Mode, Screen, Scroll, View};
 
 /// Maximum number of characters of a filter.
 const MAX_FILTER: usize = 100;
@@ -31,6 +31,20 @@ pub(super) const HELP: [(&str, &str); 10] = [
     ("q, Esc", "quit"),
 ];
 
+/// Returns the lines by which a key moves up or down; `None` for other keys.
+fn step(key: KeyCode, page: usize) -> Option<isize> {
+    let page = isize::try_from(page).unwrap_or(isize::MAX);
+    Some(match key {
+        KeyCode::Down | KeyCode::Char('j') => 1,
+        KeyCode::Up | KeyCode::Char('k') => -1,
+        KeyCode::PageDown => page,
+        KeyCode::PageUp => -page,
+        KeyCode::Home | KeyCode::Char('g') => isize::MIN,
+        KeyCode::End | KeyCode::Char('G') => isize::MAX,
+        _ => return None,
+    })
+}
+
 impl Screen {
     /// Handles a key that was pressed.
     pub(in crate::top) fn on_key(&mut self, key: KeyEvent) -> Next {
@@ -43,10 +57,13 @@ impl Screen {
         }
         match self.mode {
             Mode::Filter => self.edit(key.code),
-            Mode::Row | Mode::Help => {
-                self.mode = Mode::Browse;
-                self.show_waiting();
-            }
+            Mode::Row | Mode::Help => match step(key.code, self.scroll.page) {
+                Some(by) => self.scroll.step(by),
+                None => {
+                    self.mode = Mode::Browse;
+                    self.show_waiting();
+                }
+            },
             Mode::Browse => return self.browse(key.code),
         }
         Next::Draw
@@ -68,7 +85,10 @@ impl Screen {
     }
 
     fn browse(&mut self, key: KeyCode) -> Next {
-        let page = isize::try_from(self.list().page).unwrap_or(isize::MAX);
+        if let Some(by) = step(key, self.list().page) {
+            self.step(by);
+            return Next::Draw;
+        }
         match key {
             KeyCode::Char('q') => return Next::Quit,
             KeyCode::Esc if self.filter.is_empty() => return Next::Quit,
@@ -79,12 +99,6 @@ impl Screen {
             }
             KeyCode::Tab | KeyCode::Right => self.turn(1),
             KeyCode::BackTab | KeyCode::Left => self.turn(View::ALL.len() - 1),
-            KeyCode::Down | KeyCode::Char('j') => self.step(1),
-            KeyCode::Up | KeyCode::Char('k') => self.step(-1),
-            KeyCode::PageDown => self.step(page),
-            KeyCode::PageUp => self.step(-page),
-            KeyCode::Home | KeyCode::Char('g') => self.step(isize::MIN),
-            KeyCode::End | KeyCode::Char('G') => self.step(isize::MAX),
             KeyCode::Char('s') => self.sort_by(1),
             KeyCode::Char('S') => self.sort_by(self.list().columns.saturating_sub(1)),
             KeyCode::Char('r') => {
@@ -92,8 +106,8 @@ impl Screen {
                 list.is_descending = !list.is_descending;
             }
             KeyCode::Char('/') => self.mode = Mode::Filter,
-            KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
-            KeyCode::Enter if self.list().rows > 0 => self.mode = Mode::Row,
+            KeyCode::Char('?' | 'h') => self.open(Mode::Help),
+            KeyCode::Enter if self.list().rows > 0 => self.open(Mode::Row),
             KeyCode::Char('p' | ' ') => {
                 self.is_paused = !self.is_paused;
                 self.show_waiting();
@@ -101,6 +115,10 @@ impl Screen {
             _ => {}
         }
         Next::Draw
+    }
+
+    fn open(&mut self, mode: Mode) {
+        (self.mode, self.scroll) = (mode, Scroll::default());
     }
 
     fn turn(&mut self, by: usize) {

@@ -29,6 +29,8 @@ pub(super) struct Screen {
     lists: [List; View::ALL.len()],
     filter: String,
     mode: Mode,
+    /// The lines of the row or the help that are shown.
+    scroll: Scroll,
     is_paused: bool,
 }
 
@@ -56,6 +58,30 @@ struct List {
     /// The number of rows and columns of the whole table.
     rows: usize,
     columns: usize,
+}
+
+/// The part of a text that is on the screen.
+#[derive(Clone, Copy, Default, Debug)]
+struct Scroll {
+    /// The first line on the screen.
+    offset: usize,
+    /// The number of lines on the screen.
+    page: usize,
+    /// The number of all lines.
+    lines: usize,
+}
+
+impl Scroll {
+    /// Shows so many lines of a text.
+    fn fit(&mut self, lines: usize, page: usize) {
+        (self.lines, self.page) = (lines, page);
+        self.offset = self.offset.min(lines.saturating_sub(page));
+    }
+
+    fn step(&mut self, by: isize) {
+        let last = self.lines.saturating_sub(self.page);
+        self.offset = self.offset.saturating_add_signed(by).min(last);
+    }
 }
 
 impl List {
@@ -101,6 +127,7 @@ impl Screen {
             lists: View::ALL.map(list),
             filter: String::new(),
             mode: Mode::Browse,
+            scroll: Scroll::default(),
             is_paused: false,
         }
     }

@@ -227,6 +227,30 @@ fn each_part_has_its_table_and_rows_their_fields() {
 }
 
 #[test]
+fn a_row_and_the_help_are_scrolled_on_a_small_terminal() {
+    let mut fixture = Fixture::new(false);
+    fixture.terminal = Terminal::new(TestBackend::new(40, 10)).unwrap();
+    let text = "the shelf is being refilled by somebody who is slow ".repeat(4);
+    fixture.screen.shown.calls[0].text = Some(crate::live::Text::new(&text));
+    fixture.press("2");
+    for (keys, first, last) in [("\n", "ago  ", "4bf92f35"), ("\u{1b}?", "1 2 3 4", "quit")] {
+        let lines = fixture.press(keys);
+        let shown = |lines: &[String], text| lines.iter().any(|line| line.contains(text));
+        assert!(shown(&lines, first) && !shown(&lines, last), "{lines:#?}");
+        assert!(lines[0].contains(", lines 1 to 7 of "), "{lines:#?}");
+        assert!(lines[9].starts_with("Up Down scroll"), "{lines:#?}");
+        let mut all = lines;
+        for _ in 0..40 {
+            all.extend(fixture.press("j"));
+        }
+        assert!(shown(&all[all.len() - 10..], last), "{all:#?}");
+        assert!(!all.iter().any(|line| line.contains('…')), "{all:#?}");
+        let lines = fixture.press("g");
+        assert!(shown(&lines, first), "{lines:#?}");
+    }
+}
+
+#[test]
 fn a_pause_keeps_the_numbers_until_it_ends() {
     let mut fixture = Fixture::new(false);
     let paused = fixture.press("p");
