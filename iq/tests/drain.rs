@@ -66,6 +66,8 @@ async fn a_server_that_has_not_ended_in_time_fails_the_command_and_drains_on() {
     let expected = "error: not ended within 100ms (option --wait): 1 running call\n";
     assert!(ran.err.ends_with(expected), "{}", ran.err);
     assert!(!shop.server.is_ready());
+    let error = iq(&["drain", &shop.target]).await.failed(3);
+    assert!(error.contains("a server that drains already"), "{error}");
     call.abort();
     let ended = tokio::time::timeout(GUARD, shop.server.stopped()).await;
     ended.expect("an end in time");
