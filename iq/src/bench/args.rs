@@ -147,15 +147,9 @@ pub(super) struct LoadArgs {
         conflicts_with_all = ["duration", "requests", "expect", "save", "compare", "html"]
     )]
     pub(super) find_limit: Option<Conditions>,
-    /// With --find-limit: the duration of each step.
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "10s",
-        value_parser = time::parse,
-        requires = "find_limit"
-    )]
-    pub(super) step: Duration,
+    /// With --find-limit: the duration of each step [default: 10s].
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub(super) step: Option<Duration>,
 }
 
 /// What is done with the figures.

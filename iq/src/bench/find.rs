@@ -73,6 +73,7 @@ impl Search<'_> {
                 is_interrupted,
             } = self.load.make(setup).await?;
             if is_interrupted {
+                output.note("interrupted: the limit is not found yet");
                 return Err(Failure::Interrupted);
             }
             let holds = self.judge(rate, &measured, output)?;

@@ -130,6 +130,14 @@ pub(super) fn short(nanos: f64) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
+/// The duration of a run with its unit: in seconds with one decimal, or less than a second.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds < 1.0 {
+        true => short(seconds * 1e9),
+        false => format!("{seconds:.1} s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,5 +172,7 @@ mod tests {
         ] {
             assert_eq!(short(nanos), text);
         }
+        assert_eq!(duration(0.0123), "12.3 ms");
+        assert_eq!(duration(61.25), "61.2 s");
     }
 }

@@ -41,6 +41,9 @@ const MAX_IN_FLIGHT: f64 = 100_000.0;
 /// The rate with which a search begins.
 const FIRST_RATE: f64 = 1000.0;
 
+/// The measured time of each step of a search, if none is given.
+const STEP: Duration = Duration::from_secs(10);
+
 /// The load of each step of a search that is not measured.
 const STEP_WARMUP: Duration = Duration::from_millis(500);
 
@@ -91,6 +94,9 @@ pub(crate) fn run(args: &BenchArgs, connect: &ConnectArgs, output: &Output) -> O
             is_interrupted,
         } = load.make(setup).await?;
         measured.plan = plan(args, &load, &work);
+        if is_interrupted {
+            output.note("interrupted: the figures are those until then");
+        }
         report(args, &measured, old.as_ref(), output)?;
         match is_interrupted {
             true => Err(Failure::Interrupted),
@@ -135,9 +141,12 @@ fn load(args: &LoadArgs) -> Outcome<Load> {
             return usage("--max-in-flight and --precise need --rate, --ramp or --find-limit");
         }
         None => Mode::Closed {
-            callers: args.concurrency,
+            callers: callers(args),
         },
     };
+    if args.step.is_some() && args.find_limit.is_none() {
+        return usage("--step needs --find-limit");
+    }
     let connections = args.connections.unwrap_or(args.threads);
     if connections < args.threads {
         return usage("each thread needs a connection: --connections is less than --threads");
@@ -146,7 +155,7 @@ fn load(args: &LoadArgs) -> Outcome<Load> {
         return usage("each thread needs a caller: --concurrency is less than --threads");
     }
     let duration = match (args.duration, args.requests) {
-        _ if args.find_limit.is_some() => Some(args.step),
+        _ if args.find_limit.is_some() => Some(args.step.unwrap_or(STEP)),
         (None, None) => Some(DURATION),
         (duration, _) => duration,
     };
@@ -164,6 +173,14 @@ fn load(args: &LoadArgs) -> Outcome<Load> {
         is_precise: args.precise,
         seed: args.seed,
     })
+}
+
+/// The callers of a closed loop. With fewer calls than callers, some would have nothing to do.
+fn callers(args: &LoadArgs) -> u32 {
+    let calls = args.requests.map_or(u32::MAX, |calls| {
+        u32::try_from(calls).unwrap_or(u32::MAX).max(args.threads)
+    });
+    args.concurrency.min(calls)
 }
 
 /// The highest number of calls in flight at a rate.

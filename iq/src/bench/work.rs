@@ -230,8 +230,8 @@ fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
         ))),
         MethodKind::Unary | MethodKind::OneWay | MethodKind::ServerStream => Ok(()),
         MethodKind::ClientStream | MethodKind::Bidirectional => Ok(()),
-        kind => Err(Failure::Own(format!(
-            "this iq is too old for methods of the kind {kind:?}"
+        _ => Err(Failure::Own(format!(
+            "this iq is too old for methods of the kind of {name}"
         ))),
     }
 }

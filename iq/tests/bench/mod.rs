@@ -70,6 +70,25 @@ async fn a_number_of_calls_is_made_and_counted() {
 }
 
 #[tokio::test]
+async fn a_short_run_has_as_many_callers_as_calls_and_its_figures_agree() {
+    let shop = Fixture::new().await;
+    let call = ["bench", &shop.target, "shop.Orders.find", "-n", "5"];
+    let ran = Home::new().iq(&[&call[..], &["--json"]].concat()).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let objects = json_lines(&ran.out);
+    let summary = one(&objects, "summary");
+    let load = summary["plan"]["load"].as_str().unwrap();
+    assert!(load.starts_with("closed loop, 5 callers, "), "{load}");
+    let generator = &summary["generator"];
+    let figure = |figure: &Value| figure.as_f64().unwrap();
+    let cores = figure(&generator["cpu_seconds"]) / figure(&summary["seconds"]);
+    let busiest = figure(&generator["busiest_thread"]);
+    assert!(cores >= busiest * 0.999, "{summary}");
+    let text = Home::new().iq(&call).await.out;
+    assert!(text.contains(" 0 s ") && !text.contains("0.0 s"), "{text}");
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_describe_itself_is_called_by_path() {
     let shop = Fixture::with(|server| server.describe(false)).await;
     let home = Home::new();
@@ -312,6 +331,15 @@ async fn mistakes_are_found_before_the_load_begins() {
             "cannot be used with",
         ),
         (&["shop.Orders.find", "--precise"], "need --rate"),
+        (
+            &["shop.Orders.find", "-n", "5", "--step", "1s"],
+            "--step needs --find-limit",
+        ),
+        (
+            &["shop.Orders.find", "id={{int 10..1}}"],
+            "10 is greater than 1",
+        ),
+        (&["shop.Orders.find", "-"], "-: it is empty"),
         (
             &["shop.Orders.find", "--threads", "2", "--connections", "1"],
             "--connections",

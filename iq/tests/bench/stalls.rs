@@ -165,6 +165,8 @@ async fn an_interrupt_ends_a_load_and_prints_what_was_measured() {
         let ended = tokio::time::timeout(GUARD, child.wait_with_output()).await;
         let ran = Ran::new(ended.expect("an end in time").unwrap());
         assert_eq!(ran.code, Some(130), "{ran:?}");
+        let note = "interrupted: the figures are those until then";
+        assert!(ran.err.contains(note), "{ran:?}");
         let objects = json_lines(&ran.out);
         let summary = one(&objects, "summary");
         match method {

@@ -138,10 +138,10 @@ impl Load {
             }
         }
         let window = self.window(Instant::now());
+        let mut watch = Watch::new(window, shared, setup.output);
         for may_go in go {
             may_go.send(window).map_err(|_| lost())?;
         }
-        let mut watch = Watch::new(window, shared, setup.output);
         let ended = async {
             let mut ended = Vec::new();
             for is_done in done {

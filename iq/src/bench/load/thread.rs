@@ -100,9 +100,12 @@ impl Thread {
     /// Makes the load.
     async fn make(mut self, task: Task) -> io::Result<Ended> {
         let (begin, caller) = (task.window.begin, Arc::clone(&task.caller));
-        let before = tokio::spawn(async move {
-            tokio::time::sleep_until(begin.into()).await;
-            (Instant::now(), cpu::thread())
+        let at_once = cpu::thread();
+        let after_warmup = (Instant::now() < begin).then(|| {
+            tokio::spawn(async move {
+                tokio::time::sleep_until(begin.into()).await;
+                cpu::thread()
+            })
         });
         match self.load.mode {
             Mode::Closed { callers } => self.closed(task, callers).await,
@@ -112,13 +115,15 @@ impl Thread {
             } => self.open(task, rates, max_in_flight).await?,
         }
         let (now, cpu) = (Instant::now(), cpu::thread());
-        let busy = match before.is_finished() {
-            true => before.await.ok().and_then(|(then, before)| {
-                let used = cpu?.checked_sub(before?)?;
-                Some(used.as_secs_f64() / (now - then).as_secs_f64().max(1e-9))
-            }),
-            false => None,
+        let before = match after_warmup {
+            None => at_once,
+            Some(task) if task.is_finished() => task.await.ok().flatten(),
+            Some(_) => None,
         };
+        let busy = before.and_then(|before| {
+            let used = cpu?.checked_sub(before)?;
+            Some(used.as_secs_f64() / (now - begin).as_secs_f64().max(1e-9))
+        });
         self.wait_for_calls(&caller).await;
         Ok(Ended {
             busy,

@@ -78,7 +78,9 @@ impl Watch {
         self.ticks.tick().await;
         self.looks += 1;
         if self.looks == 1 {
-            self.cpu_before = cpu::process();
+            if self.window.begin > self.window.start {
+                self.cpu_before = cpu::process();
+            }
             return;
         }
         self.since_interval += 1;

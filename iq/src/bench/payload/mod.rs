@@ -234,7 +234,12 @@ async fn text_in_file(args: &[String]) -> Outcome<Option<String>> {
         [only] if only.starts_with('@') => &only[1..],
         _ => return Ok(None),
     };
-    text_in(Path::new(file)).await.map(Some)
+    let text = text_in(Path::new(file)).await?;
+    if text.trim().is_empty() {
+        let text = format!("{file}: it is empty, and arguments are JSON");
+        return Err(Failure::Usage(text));
+    }
+    Ok(Some(text))
 }
 
 /// Returns `true` if an argument is meant as JSON, not as a pair.

@@ -21,7 +21,7 @@ enum Part {
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
     /// An integer between the two, which are included.
-    Int(i64, i64),
+    Int(i128, i128),
     /// Letters and digits in this number.
     String(usize),
     Uuid,
@@ -106,38 +106,49 @@ impl Value {
     fn parse(text: &str) -> Result<Self, String> {
         let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
         let rest = rest.trim();
-        match (name, rest) {
-            ("int", range) => Self::int(range),
-            ("string", length) => match length.parse() {
-                Ok(length) if length <= MAX_STRING => Some(Self::String(length)),
-                _ => None,
-            },
-            ("uuid", "") => Some(Self::Uuid),
-            ("bool", "") => Some(Self::Bool),
+        let value = match (name, rest) {
+            ("int", range) if range.contains("..") => Self::int(range),
+            ("string", length) if !length.is_empty() => Self::string(length),
+            ("uuid", "") => Ok(Self::Uuid),
+            ("bool", "") => Ok(Self::Bool),
             ("item", items) if !items.is_empty() => {
                 let items = items.split(',').map(|item| item.trim().to_owned());
-                Some(Self::Item(items.collect()))
+                Ok(Self::Item(items.collect()))
             }
-            _ => None,
-        }
-        .ok_or_else(|| {
-            format!(
-                "`{{{{{text}}}}}` is not a template; there are {{{{int 1..1000}}}}, \
-                 {{{{string 16}}}}, {{{{uuid}}}}, {{{{bool}}}} and {{{{item a,b,c}}}}"
-            )
-        })
+            _ => {
+                return Err(format!(
+                    "`{{{{{text}}}}}` is not a template; there are {{{{int 1..1000}}}}, \
+                     {{{{string 16}}}}, {{{{uuid}}}}, {{{{bool}}}} and {{{{item a,b,c}}}}"
+                ));
+            }
+        };
+        value.map_err(|reason| format!("`{{{{{text}}}}}`: {reason}"))
     }
 
-    fn int(range: &str) -> Option<Self> {
-        let (low, high) = range.split_once("..")?;
-        let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
-        (low <= high).then_some(Self::Int(low, high))
+    fn int(range: &str) -> Result<Self, String> {
+        let (low, high) = range.split_once("..").unwrap_or((range, ""));
+        let bound = |text: &str| {
+            let text = text.trim();
+            let bound = text.parse::<i128>();
+            bound.map_err(|_| format!("`{text}` is not an integer of at most 128 bits"))
+        };
+        match (bound(low)?, bound(high)?) {
+            (low, high) if low > high => Err(format!("{low} is greater than {high}")),
+            (low, high) => Ok(Self::Int(low, high)),
+        }
+    }
+
+    fn string(length: &str) -> Result<Self, String> {
+        match length.parse() {
+            Ok(length) if length <= MAX_STRING => Ok(Self::String(length)),
+            _ => Err(format!("the length is not a number from 0 to {MAX_STRING}")),
+        }
     }
 
     fn write(&self, is_quoted: bool, random: &mut Rng, out: &mut String) {
         match self {
             // Writing to a string does not fail.
-            Self::Int(low, high) => drop(write!(out, "{}", random.i64(*low..=*high))),
+            Self::Int(low, high) => drop(write!(out, "{}", random.i128(*low..=*high))),
             Self::Bool => out.push_str(if random.bool() { "true" } else { "false" }),
             Self::Item(items) => {
                 let item = random.choice(items).map_or("", String::as_str);
@@ -209,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn integers_may_have_all_values_of_64_bits() {
+        let range = format!("{{{{int {}..{}}}}}", i64::MIN, u64::MAX);
+        let all = filled(&range, Around::Json).into_iter();
+        let all: Vec<i128> = all.map(|text| text.parse().unwrap()).collect();
+        let bounds = i128::from(i64::MIN)..=i128::from(u64::MAX);
+        assert!(all.iter().all(|value| bounds.contains(value)), "{all:?}");
+        assert!(all.iter().any(|value| *value > i128::from(i64::MAX)));
+    }
+
+    #[test]
     fn texts_that_are_not_json_get_no_quotes() {
         assert!(
             filled("a={{string 2}}", Around::Text)
@@ -243,8 +264,23 @@ mod tests {
         ] {
             assert!(Template::parse(text, Around::Text).is_err(), "{text}");
         }
-        let error = Template::parse("{{nmae}}", Around::Json).unwrap_err();
-        assert!(error.starts_with("`{{nmae}}` is not a template"), "{error}");
+        for (text, expected) in [
+            ("{{nmae}}", "`{{nmae}}` is not a template; there are {{int"),
+            (
+                "{{int 1}}",
+                "`{{int 1}}` is not a template; there are {{int",
+            ),
+            ("{{int 10..1}}", "`{{int 10..1}}`: 10 is greater than 1"),
+            ("{{int 1..x}}", "`{{int 1..x}}`: `x` is not an integer"),
+            ("{{int ..9}}", "`{{int ..9}}`: `` is not an integer"),
+            (
+                "{{string -1}}",
+                "`{{string -1}}`: the length is not a number from 0 to 1048576",
+            ),
+        ] {
+            let error = Template::parse(text, Around::Json).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
         assert_eq!(
             Template::parse("{}", Around::Json).unwrap().fixed(),
             Some("{}")

@@ -1,6 +1,6 @@
 //! Plots of characters.
 
-use crate::bench::latencies::{Latencies, QUANTILES, short};
+use crate::bench::latencies::{Latencies, QUANTILES, duration, short};
 use crate::bench::measured::Interval;
 
 /// The lines of a plot over time.
@@ -65,8 +65,9 @@ pub(super) fn rate(intervals: &[Interval], width: usize) -> Vec<String> {
         lines.push(format!("{label:>LABEL$} {blocks}").trim_end().to_owned());
     }
     let seconds: f64 = intervals.iter().map(|interval| interval.seconds).sum();
-    let end = format!("{seconds:.1} s");
-    let room = columns.len().saturating_sub(3);
+    let end = duration(seconds);
+    // At least a space from the beginning.
+    let room = columns.len().saturating_sub(3).max(end.chars().count() + 1);
     lines.push(format!("{:>LABEL$} 0 s{end:>room$}", ""));
     lines
 }
@@ -107,7 +108,9 @@ mod tests {
         assert_eq!(lines.len(), HEIGHT + 1);
         assert_eq!(lines[0], "     200/s ████");
         assert_eq!(lines[HEIGHT - 1], "         0 ████  ██");
-        assert_eq!(lines[HEIGHT], "           0 s2.0 s");
+        assert_eq!(lines[HEIGHT], "           0 s 2.0 s");
+        let lines = rate(&intervals[..1], 80);
+        assert_eq!(lines[HEIGHT], "           0 s 500 ms");
         let many: Vec<_> = (0..120).map(interval).collect();
         for width in [40, 80, 160] {
             let lines = rate(&many, width);

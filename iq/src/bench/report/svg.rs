@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::bench::latencies::{Latencies, short};
+use crate::bench::latencies::{Latencies, duration, short};
 use crate::bench::measured::{Interval, Measured};
 
 /// The size of a picture, and the room for the labels of its axes.
@@ -187,7 +187,10 @@ pub(super) fn over_time(measured: &Measured) -> String {
     let highest = rates.fold(1.0, f64::max);
     for part in [0.0, 0.5, 1.0] {
         picture.level(part, &format!("{:.0}/s", highest * part));
-        picture.label(part, &format!("{:.1} s", seconds * part));
+    }
+    picture.label(0.0, "0 s");
+    for part in [0.5, 1.0] {
+        picture.label(part, &duration(seconds * part));
     }
     for (class, count) in curves {
         if class != "due" && intervals.iter().all(|interval| count(interval) == 0) {

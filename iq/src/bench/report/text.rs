@@ -3,7 +3,7 @@
 use iip_core::Printable;
 
 use super::{explanation, plot};
-use crate::bench::latencies::{Latencies, QUANTILES, short};
+use crate::bench::latencies::{Latencies, QUANTILES, duration, short};
 use crate::bench::measured::{Measured, Messages};
 
 /// The lines of a report of this width.
@@ -47,7 +47,7 @@ pub(super) fn figures(measured: &Measured, width: usize) -> Vec<String> {
 
 fn counts(measured: &Measured) -> Vec<String> {
     let mut lines = vec![
-        format!("time    {:>8.1} s", measured.seconds),
+        format!("time    {:>10}", duration(measured.seconds)),
         format!("calls   {:>10}  {:.1}/s", measured.ok, measured.rate()),
     ];
     let Messages { sent, received } = measured.messages;
