@@ -24,6 +24,7 @@ mod log;
 mod man;
 mod output;
 mod place;
+mod plural;
 mod raw;
 mod record;
 mod replay;

@@ -11,6 +11,7 @@ use crate::compare::{Sides, compare};
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
+use crate::plural::counted;
 use crate::services;
 
 /// Saves the descriptions of a server.
@@ -34,11 +35,8 @@ pub(crate) async fn save(
     if output.is_json() {
         return output.object("saved", json!({"file": path, "services": services.len()}));
     }
-    output.note(format_args!(
-        "{} services are in {}",
-        services.len(),
-        path.display()
-    ));
+    let saved = counted(services.len() as u64, "service");
+    output.note(format_args!("saved {saved} in {}", path.display()));
     Ok(())
 }
 
@@ -76,27 +74,31 @@ pub(crate) async fn check(args: &CheckArgs, connect: &ConnectArgs, output: &Outp
     if args.direction != Direction::Server {
         findings.extend(compare(new_calls_old, codecs, any));
     }
-    let limit = match args.deny_warnings {
-        true => Verdict::Warn,
-        false => Verdict::Incompatible,
-    };
     // A type that is unknown is unknown in every build, so it does not fail the check.
-    let fails = |verdict| verdict >= limit && verdict != Verdict::Unknown;
-    for finding in findings
+    let shown = findings
         .iter()
-        .filter(|finding| finding.verdict >= Verdict::Warn)
-    {
+        .filter(|finding| finding.verdict >= Verdict::Warn);
+    let count = |verdict| {
+        let found = shown.clone().filter(|finding| finding.verdict == verdict);
+        found.count() as u64
+    };
+    for finding in shown.clone() {
         output.either("difference", finding, finding)?;
     }
-    let failures = findings
-        .iter()
-        .filter(|finding| fails(finding.verdict))
-        .count();
-    match failures {
-        0 => Ok(()),
-        1 => Err(Failure::Check("1 difference is not compatible".to_owned())),
-        n => Err(Failure::Check(format!(
-            "{n} differences are not compatible"
-        ))),
+    let mut failures = Vec::new();
+    match count(Verdict::Incompatible) {
+        0 => {}
+        1 => failures.push("1 difference is not compatible".to_owned()),
+        n => failures.push(format!("{n} differences are not compatible")),
+    }
+    if let warnings @ 1.. = count(Verdict::Warn)
+        && args.deny_warnings
+    {
+        let warnings = counted(warnings, "warning");
+        failures.push(format!("{warnings} (option --deny-warnings)"));
+    }
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Check(failures.join(", "))),
     }
 }

@@ -92,6 +92,23 @@ async fn a_check_fails_if_old_clients_miss_a_method() {
 }
 
 #[tokio::test]
+async fn warnings_fail_only_if_they_are_denied_and_are_called_warnings() {
+    let (old, _new) = both().await;
+    let (old, home) = (old.target().to_string(), Home::new());
+    let saved = home.iq(&["schema", "save", &old]).await.data();
+    let wide = saved.replace("\"result\": \"u32\"", "\"result\": \"u64\"");
+    assert_ne!(wide, saved);
+    let wide = home.write("wide.json", wide);
+    let check = ["schema", "check", &wide, &old, "--codec", "named"];
+    let warned = home.iq(&check).await.data();
+    assert_eq!(warned.matches("warning: Sizes, ").count(), 2, "{warned}");
+    assert_eq!(warned.lines().count(), 2, "{warned}");
+    let ran = home.iq(&[&check[..], &["--deny-warnings"]].concat()).await;
+    assert_eq!((ran.code, ran.out), (Some(1), warned));
+    assert_eq!(ran.err, "error: 2 warnings (option --deny-warnings)\n");
+}
+
+#[tokio::test]
 async fn an_argument_more_fits_codecs_with_names_only() {
     let (old, new) = both().await;
     let (old, new) = (old.target().to_string(), new.target().to_string());

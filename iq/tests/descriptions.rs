@@ -99,7 +99,11 @@ async fn saved_descriptions_are_used_like_servers() {
         .iq(&["schema", "save", &shop.target, "-o", &file])
         .await;
     assert_eq!((saved.code, &*saved.out), (Some(0), ""));
-    assert!(saved.err.contains("1 services are in"), "{}", saved.err);
+    assert!(
+        saved.err.contains("note: saved 1 service in "),
+        "{}",
+        saved.err
+    );
     let printed = home.iq(&["schema", "save", &shop.target]).await.data();
     assert_eq!(printed, std::fs::read_to_string(&file).unwrap());
     assert_eq!(

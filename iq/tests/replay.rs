@@ -129,7 +129,7 @@ async fn a_stream_with_fewer_messages_differs_whatever_is_ignored() {
         "{counts:?}"
     );
     assert!(
-        counts.contains(&of("2 messages", "1 messages")),
+        counts.contains(&of("2 messages", "1 message")),
         "{counts:?}"
     );
     assert_eq!(summary(&lines)["different"], 2);

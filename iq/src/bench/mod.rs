@@ -29,6 +29,7 @@ use self::work::Work;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
+use crate::plural::counted;
 
 /// The time that is measured, if neither it nor a number of calls is given.
 const DURATION: Duration = Duration::from_secs(10);
@@ -190,12 +191,8 @@ fn max_in_flight(given: Option<u32>, rate: f64) -> u32 {
 }
 
 fn plan(args: &BenchArgs, load: &Load, work: &Work) -> PlanText {
-    let several = |count: u32, what: &str| match count {
-        1 => format!("1 {what}"),
-        count => format!("{count} {what}s"),
-    };
     let how = match load.mode {
-        Mode::Closed { callers } => format!("closed loop, {}", several(callers, "caller")),
+        Mode::Closed { callers } => format!("closed loop, {}", counted(callers, "caller")),
         Mode::Open {
             rates: (from, to), ..
         } if from == to => format!("open loop, {from} calls/s"),
@@ -205,8 +202,7 @@ fn plan(args: &BenchArgs, load: &Load, work: &Work) -> PlanText {
     };
     let connections = load.connections * work.targets.len() as u32;
     let messages = match work.messages.as_ref().map(Messages::count) {
-        Some(1) => ", 1 message per call".to_owned(),
-        Some(count) => format!(", {count} messages per call"),
+        Some(count) => format!(", {} per call", counted(count, "message")),
         None => String::new(),
     };
     PlanText {
@@ -214,8 +210,8 @@ fn plan(args: &BenchArgs, load: &Load, work: &Work) -> PlanText {
         targets: work.targets.clone(),
         load: format!(
             "{how}, {}, {}{messages}",
-            several(connections, "connection"),
-            several(load.threads, "thread")
+            counted(connections, "connection"),
+            counted(load.threads, "thread")
         ),
         seed: args.load.seed,
         one_way: work.is_one_way(),

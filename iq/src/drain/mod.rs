@@ -13,6 +13,7 @@ use crate::complete;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
+use crate::plural::counted;
 use crate::time;
 
 /// Ask a server or a gateway to drain: to finish its calls and exit.
@@ -65,7 +66,6 @@ fn not_in_time(calls: u64, wait: Duration) -> Failure {
 fn running(calls: u64) -> String {
     match calls {
         0 => "no running calls".to_owned(),
-        1 => "1 running call".to_owned(),
-        calls => format!("{calls} running calls"),
+        calls => counted(calls, "running call"),
     }
 }

@@ -28,6 +28,7 @@ use crate::capture::Services;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
+use crate::plural::counted;
 use crate::{complete, services, size, time};
 
 /// Record the calls between clients and a server, as a proxy between them.
@@ -255,12 +256,14 @@ fn summary(args: &RecordArgs, recorded: &Recorded, output: &Output) -> Outcome {
     } = *recorded;
     if lost > 0 {
         output.note(format_args!(
-            "{lost} records were dropped: the file could not be written fast enough"
+            "{} dropped: the file could not be written fast enough",
+            counted(lost, "record")
         ));
     }
     if left_out > 0 {
         output.note(format_args!(
-            "{left_out} payloads were left out: `iq replay --show` tells why"
+            "{} left out: `iq replay --show` tells why",
+            counted(left_out, "payload")
         ));
     }
     output.either(
@@ -273,8 +276,9 @@ fn summary(args: &RecordArgs, recorded: &Recorded, output: &Output) -> Outcome {
             "payloads_left_out": left_out,
         }),
         format_args!(
-            "calls: {calls} recorded to {} ({bytes} bytes)",
-            args.output.display()
+            "calls: {calls} recorded to {} ({})",
+            args.output.display(),
+            counted(bytes, "byte")
         ),
     )
 }

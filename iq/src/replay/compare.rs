@@ -13,6 +13,7 @@ use super::calls::Call;
 use super::ignore::{Ignored, Place, Step};
 use super::send::{End, Replayed};
 use crate::capture::{BLANK, Body, Described, Outcome, Part};
+use crate::plural::counted;
 
 /// The number of differences that are shown of one call.
 const MAX_DIFFERENCES: usize = 100;
@@ -72,7 +73,7 @@ impl<'a> Comparison<'a> {
     fn messages(&mut self, call: &Call, replayed: &Replayed) {
         // Another number is always a difference, whatever is ignored.
         if call.messages.len() as u64 != replayed.count {
-            let count = |count: u64| json!(format!("{count} messages"));
+            let count = |count: u64| json!(counted(count, "message"));
             self.found.push(Difference {
                 field: "messages".to_owned(),
                 recorded: count(call.messages.len() as u64),
@@ -232,7 +233,7 @@ impl<'a> Comparison<'a> {
             }
             (Value::Array(old), Value::Array(new)) => {
                 if old.len() != new.len() {
-                    let count = |count: usize| json!(format!("{count} elements"));
+                    let count = |count: usize| json!(counted(count as u64, "element"));
                     self.add(place, count(old.len()), count(new.len()));
                 }
                 for (index, (old, new)) in old.iter().zip(new).enumerate() {
@@ -272,7 +273,7 @@ impl Shown {
     fn summary(&self) -> Value {
         match self {
             Self::Json(value) => value.clone(),
-            Self::Bytes(bytes) => json!(format!("{} bytes", bytes.len())),
+            Self::Bytes(bytes) => json!(counted(bytes.len() as u64, "byte")),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::complete;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
+use crate::plural::counted;
 
 /// The number of calls in flight, if the recording had more.
 const MAX_IN_FLIGHT: usize = 1000;
@@ -157,8 +158,8 @@ impl Replay<'_> {
         }
         if calls.lost > 0 {
             self.output.note(format_args!(
-                "{} records were dropped by the recorder",
-                calls.lost
+                "{} dropped by the recorder",
+                counted(calls.lost, "record")
             ));
         }
         self.summary()

@@ -5,6 +5,7 @@ use iip_core::Printable;
 use super::{explanation, plot};
 use crate::bench::latencies::{Latencies, QUANTILES, duration, short};
 use crate::bench::measured::{Measured, Messages};
+use crate::plural::counted;
 
 /// The lines of a report of this width.
 pub(super) fn lines(measured: &Measured, width: usize) -> Vec<String> {
@@ -30,7 +31,12 @@ pub(super) fn lines(measured: &Measured, width: usize) -> Vec<String> {
 pub(super) fn figures(measured: &Measured, width: usize) -> Vec<String> {
     let mut lines = counts(measured);
     for group in &measured.failures {
-        let line = format!("{}, {} times: {}", group.code, group.count, group.example);
+        let line = format!(
+            "{}, {}: {}",
+            group.code,
+            counted(group.count, "time"),
+            group.example
+        );
         let line = Printable(line).to_string();
         lines.extend(
             wrapped(&line, width - 2)
