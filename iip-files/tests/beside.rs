@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use iip_files::service::Files;
 use iip_files::{FileClient, Folder, TransferOptions};
-use iip_rpc::{Client, Server, Status, service};
+use iip_rpc::{CallOptions, Client, Code, Server, Status, service};
 
 use crate::common::{MIB, Pair, content, within};
 
@@ -81,4 +82,22 @@ async fn a_limit_of_bytes_per_second_is_kept_by_either_side() {
             begun.elapsed()
         );
     }
+}
+
+#[tokio::test]
+async fn calls_that_are_cancelled_do_not_delay_transfers_under_a_limit() {
+    let pair = Pair::with(|folder| folder.bytes_per_second(50_000)).await;
+    fs::write(pair.served.join("file"), content(60_000)).unwrap();
+    let options = CallOptions::new().timeout(Duration::from_millis(50));
+    let hasty = pair.raw().with_options(options);
+    for _ in 0..30 {
+        let paths = vec!["file".to_owned(); 100];
+        let status = within("a timeout", hasty.read_small(paths)).await;
+        assert_eq!(status.unwrap_err().code(), Code::DeadlineExceeded);
+    }
+    // The calls have asked for an hour of the rate.
+    let target = pair.local.join("target");
+    within("a get", pair.files().get("file", target))
+        .await
+        .unwrap();
 }

@@ -170,7 +170,7 @@ impl Folder {
     /// Waits until the rate limit allows this number of bytes.
     pub(crate) async fn wait_for(&self, bytes: usize) {
         if let Some(rate) = &self.rate {
-            tokio::time::sleep_until(rate.take(bytes)).await;
+            rate.pay(bytes).await;
         }
     }
 
