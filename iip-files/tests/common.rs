@@ -115,6 +115,13 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
+/// Lets time pass, for timers only.
+pub(crate) async fn passes(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// Splits `bytes`, the beginning of a file of `size` bytes with chunks of 1 MiB, into pieces.
 pub(crate) fn pieces(bytes: &[u8], size: usize) -> Vec<Piece> {
     let mut pieces = Vec::new();

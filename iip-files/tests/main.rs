@@ -11,4 +11,5 @@ mod files;
 mod hostile_server;
 mod kills;
 mod resume;
+mod silence;
 mod writers;

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use iip_rpc::{CallContext, Status, StreamSender, Streaming};
+use iip_rpc::{CallContext, Status, StreamSender};
 
 use super::folder::Folder;
+use super::replies::{self, Replies, Watch};
 use crate::failure::blocking;
 use crate::listing::Listing;
 use crate::path::FilePath;
@@ -19,19 +20,22 @@ impl Folder {
         &self,
         ctx: &CallContext,
         request: ReadRequest,
-    ) -> Result<Streaming<Piece>, Status> {
+    ) -> Result<Replies<Piece>, Status> {
         let place = self.place()?;
         let path = FilePath::parse_file(&request.path)?;
         let source = self.source(path, Some(request.identity)).await?;
         let source = blocking(move || source.at(request.offset)).await?;
-        let (sender, pieces) = Streaming::channel(QUEUED_PIECES);
         let rate = self.rate.clone();
+        let (sender, watch, pieces) =
+            replies::channel(QUEUED_PIECES, place, self.silence, rate.clone());
         let stop = shutting_down(ctx);
         tokio::spawn(async move {
-            let _place = place;
             let rates: Vec<_> = rate.as_deref().into_iter().collect();
             // The client has received the reason of a failure.
-            let _ = send(source, sender, &rates, |_| (), stop).await;
+            let sending = send(source, sender, &rates, |_| (), stop);
+            if watch.run(sending).await.is_some() {
+                watch.finish().await;
+            }
         });
         Ok(pieces)
     }
@@ -54,17 +58,24 @@ impl Folder {
         .await
     }
 
-    pub(super) async fn send_listing(&self, path: &str) -> Result<Streaming<Vec<Listed>>, Status> {
+    pub(super) async fn send_listing(&self, path: &str) -> Result<Replies<Vec<Listed>>, Status> {
         let place = self.place()?;
         let path = FilePath::parse(path)?;
         let root = Arc::clone(&self.root);
         let listing = blocking(move || Listing::new(root, path)).await?;
-        let (sender, listed) = Streaming::channel(1);
+        let (sender, watch, listed) = replies::channel(1, place, self.silence, None);
         tokio::spawn(async move {
-            let _place = place;
-            match send_batches(listing, &sender).await {
-                Ok(()) => sender.finish(),
-                Err(status) => sender.fail(status).await,
+            let Some(outcome) = send_batches(listing, &sender, &watch).await else {
+                return;
+            };
+            let end = async {
+                match outcome {
+                    Ok(()) => sender.finish(),
+                    Err(status) => sender.fail(status).await,
+                }
+            };
+            if watch.run(end).await.is_some() {
+                watch.finish().await;
             }
         });
         Ok(listed)
@@ -96,22 +107,29 @@ impl SmallRead {
     }
 }
 
-/// Sends the batches of a listing until its end, or until the client stops reading.
+/// Sends the batches of a listing until its end, or until the client stops reading. Returns `None`
+/// if the client was silent.
 async fn send_batches(
     mut listing: Listing,
     sender: &StreamSender<Vec<Listed>>,
-) -> Result<(), Status> {
+    watch: &Watch<Vec<Listed>>,
+) -> Option<Result<(), Status>> {
     loop {
-        let next;
-        (listing, next) = blocking(move || {
+        let step = blocking(move || {
             let next = listing.next()?;
             Ok((listing, next))
-        })
-        .await?;
+        });
+        let next;
+        (listing, next) = match step.await {
+            Ok(step) => step,
+            Err(status) => return Some(Err(status)),
+        };
         if next.is_empty() {
-            return Ok(());
+            return Some(Ok(()));
         }
-        sender.send(next).await?;
+        if let Err(gone) = watch.run(sender.send(next)).await? {
+            return Some(Err(gone.into()));
+        }
     }
 }
 

@@ -103,6 +103,10 @@ impl Files for Folder {
         let watched = Arc::clone(&upload);
         let (folder, shutdown) = (self.clone(), shutting_down(ctx));
         // The task continues after the client has disconnected, and syncs what has arrived.
+        let pieces = Streaming::new(Pieces {
+            pieces,
+            upload: Arc::clone(&upload),
+        });
         tokio::spawn(async move {
             let size = part.size();
             match folder
@@ -111,10 +115,18 @@ impl Files for Folder {
             {
                 Ok(part) => {
                     *slot = Some(part);
+                    upload.contact.touch();
                     drop(slot);
                     // If this fails, the client has disconnected, and the upload ends.
-                    let _ = sender.send(size).await;
-                    upload.is_over().await;
+                    let tell = async {
+                        let _ = sender.send(size).await;
+                        std::future::pending().await
+                    };
+                    tokio::select! {
+                        biased;
+                        () = upload.is_over() => {}
+                        () = tell => {}
+                    }
                     folder.uploads.remove(&upload);
                     sender.finish();
                 }
@@ -245,7 +257,6 @@ impl Folder {
         let size = part.size();
         let (latest, mut changes) = watch::channel(part.position());
         let tell = |received: Received| {
-            upload.touch();
             latest.send_if_modified(|durable| {
                 std::mem::replace(durable, received.durable) != received.durable
             });
@@ -255,6 +266,7 @@ impl Folder {
                 biased;
                 status = upload.replaced() => status,
                 status = shutdown => status,
+                status = upload.contact.silence(self.silence) => status,
             }
         };
         // A client that does not keep up with the positions gets only some of them.
@@ -323,5 +335,24 @@ impl Stream for Positions {
 impl Drop for Positions {
     fn drop(&mut self) {
         self.upload.abandon();
+    }
+}
+
+/// The pieces of an upload. Its client is awaited while there are none.
+struct Pieces {
+    pieces: Streaming<Piece>,
+    upload: Arc<Upload>,
+}
+
+impl Stream for Pieces {
+    type Item = Result<Piece, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = Pin::new(&mut self.pieces).poll_next(cx);
+        match &next {
+            Poll::Pending => self.upload.contact.wait(),
+            Poll::Ready(_) => self.upload.contact.pause(),
+        }
+        next
     }
 }

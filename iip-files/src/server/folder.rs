@@ -118,9 +118,11 @@ impl Folder {
         self
     }
 
-    /// Sets how long the writer of a file may be silent before another writer replaces it. Until
-    /// then, the other one gets `ABORTED`, unless the connection of the first has ended. Default:
-    /// 30 s.
+    /// Sets how long a transfer waits for its client. A download or listing of which the client
+    /// takes nothing for this time, and an upload to which it sends nothing, end with `UNAVAILABLE`
+    /// and can be resumed. An upload that was opened, and is neither written nor committed, ends
+    /// once its place is needed. Until a writer has ended, another writer of the same file gets
+    /// `ABORTED`, unless the connection of the first has ended. Default: 30 s.
     #[must_use]
     pub fn silence(mut self, limit: Duration) -> Self {
         self.silence = limit;
@@ -192,11 +194,11 @@ impl Folder {
         Err(Status::resource_exhausted(text))
     }
 
-    /// Takes a slot for a transfer. If none is free, ends silent uploads and tries again.
+    /// Takes a place for a transfer. If none is free, ends idle uploads and tries again.
     pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let try_acquire = || Arc::clone(&self.open_transfers).try_acquire_owned();
         let place = try_acquire().or_else(|error| {
-            self.uploads.remove_silent(self.silence);
+            self.uploads.remove_idle(self.silence);
             try_acquire().map_err(|_| error)
         });
         place.map_err(|_| {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use iip_rpc::{CallContext, Status};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, timeout};
 
+use super::contact::{Contact, has_gone, is_gone};
 use crate::hash::Hash;
 use crate::part::{Part, busy};
 use crate::path::FilePath;
@@ -16,10 +16,6 @@ use crate::sync::locked;
 
 /// Number of committed uploads whose hashes are kept for clients that did not get the reply.
 const REMEMBERED: usize = 64;
-
-/// Time to wait for the end of the connection of an earlier writer, whose client may have been
-/// restarted.
-const NOTICE: Duration = Duration::from_secs(1);
 
 /// The open uploads, and the last ones that were committed.
 #[derive(Debug, Default)]
@@ -58,9 +54,10 @@ pub(super) struct Upload {
     /// The context of the call that opened the upload.
     ctx: Option<CallContext>,
     part: Arc<tokio::sync::Mutex<Option<Part>>>,
-    contact: Mutex<Instant>,
+    pub(super) contact: Contact,
     state: watch::Sender<State>,
-    /// Its place among the open transfers; `None` once another upload has taken it over.
+    /// Its place among the open transfers; `None` once it has ended, or another upload has taken
+    /// the place over.
     place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
@@ -99,8 +96,8 @@ impl Uploads {
             old.state.send_replace(State::Replaced);
             // Waits while the old upload is receiving: it holds the file.
             old.part.lock().await.take();
-            self.remove(&old);
             place = old.take_place().or(place);
+            self.remove(&old);
         }
     }
 
@@ -129,7 +126,7 @@ impl Uploads {
             let text = format!("there is no open upload {number}; it has to be opened again");
             return Err(Status::not_found(text));
         };
-        upload.touch();
+        upload.contact.touch();
         Ok(Arc::clone(upload))
     }
 
@@ -158,7 +155,7 @@ impl Uploads {
         }
     }
 
-    /// Ends an upload, and removes it from the table.
+    /// Ends an upload, removes it from the table, and frees its place.
     pub(super) fn remove(&self, upload: &Upload) {
         let mut table = self.table();
         if table
@@ -169,21 +166,23 @@ impl Uploads {
             table.open.remove(&upload.path);
         }
         upload.state.send_replace(State::Ended);
+        upload.take_place();
     }
 
-    /// Ends uploads that are silent and not receiving.
-    pub(super) fn remove_silent(&self, silence: Duration) {
-        let is_silent = |upload: &&Arc<Upload>| {
-            upload.part.try_lock().is_ok() && upload.may_be_replaced(silence)
+    /// Ends uploads that are not receiving and whose clients are silent or have disconnected.
+    pub(super) fn remove_idle(&self, silence: Duration) {
+        let is_idle = |upload: &&Arc<Upload>| {
+            let has_ended = upload.may_be_replaced(silence) || is_gone(upload.ctx.as_ref());
+            has_ended && upload.part.try_lock().is_ok()
         };
-        let silent: Vec<_> = self
+        let idle: Vec<_> = self
             .table()
             .open
             .values()
-            .filter(is_silent)
+            .filter(is_idle)
             .cloned()
             .collect();
-        silent.iter().for_each(|upload| self.remove(upload));
+        idle.iter().for_each(|upload| self.remove(upload));
     }
 }
 
@@ -194,7 +193,7 @@ impl Upload {
             path: path.clone(),
             ctx: CallContext::current(),
             part: Arc::default(),
-            contact: Mutex::new(Instant::now()),
+            contact: Contact::new(),
             state: watch::Sender::new(State::Open),
             place: Mutex::new(Some(place)),
         }
@@ -204,14 +203,8 @@ impl Upload {
         locked(&self.place).take()
     }
 
-    /// Records contact with the client.
-    pub(super) fn touch(&self) {
-        *locked(&self.contact) = Instant::now();
-    }
-
     fn may_be_replaced(&self, silence: Duration) -> bool {
-        let contact = *locked(&self.contact);
-        contact.elapsed() >= silence || *self.state.borrow() == State::Abandoned
+        self.contact.is_silent(silence) || *self.state.borrow() == State::Abandoned
     }
 
     /// Takes the file of the upload, and returns it with its slot.
@@ -249,15 +242,7 @@ impl Upload {
         self.wait_for(|state| *state == State::Replaced).await;
         busy(
             self.path.as_str(),
-            "another client, because this one was silent",
+            "a later upload, which replaces this one",
         )
     }
-}
-
-/// Returns `true` if the connection of a call has ended, or ends within [`NOTICE`].
-pub(crate) async fn has_gone(ctx: Option<&CallContext>) -> bool {
-    let Some(peer) = ctx.and_then(CallContext::peer) else {
-        return false;
-    };
-    timeout(NOTICE, peer.closed()).await.is_ok()
 }

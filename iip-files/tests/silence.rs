@@ -1,0 +1,189 @@
+//! Clients that are silent or have gone, and the places of their transfers.
+
+use std::fs;
+use std::time::Duration;
+
+use iip_files::service::{Files, FilesClient, Identity, OpenRequest, Opened, Piece, ReadRequest};
+use iip_rpc::{CallContext, Client, Code, Status, Streaming};
+
+use crate::common::{MIB, Pair, content, passes, pieces, within};
+
+async fn open(files: &FilesClient, path: &str, size: usize) -> Result<Opened, Status> {
+    let identity = Identity {
+        size: size as u64,
+        ..Identity::default()
+    };
+    let request = OpenRequest {
+        path: path.to_owned(),
+        identity,
+        previous: None,
+    };
+    files.open(request).await
+}
+
+async fn read(files: &FilesClient, path: &str) -> Result<Streaming<Piece>, Status> {
+    let identity = files.stat(path).await?.identity;
+    let request = ReadRequest {
+        path: path.to_owned(),
+        identity,
+        offset: 0,
+    };
+    files.read(&CallContext::new(), request).await
+}
+
+/// Lets time pass until a place is free for a read of this file.
+async fn read_later(files: &FilesClient, path: &str) {
+    // The transfer may not have begun to wait for its client when the first time has passed.
+    for _ in 0..1000 {
+        passes(Duration::from_secs(31)).await;
+        match read(files, path).await {
+            Err(status) if status.code() == Code::ResourceExhausted => {}
+            stream => {
+                let piece = stream.unwrap().next().await;
+                return drop(piece.unwrap().unwrap());
+            }
+        }
+    }
+    panic!("no place became free");
+}
+
+/// Reads a stream up to its error.
+async fn error_of<T>(stream: &mut Streaming<T>) -> Status {
+    within("the end", async {
+        loop {
+            if let Err(status) = stream.next().await.expect("an error") {
+                return status;
+            }
+        }
+    })
+    .await
+}
+
+async fn ends_unread<T>(pair: &Pair, mut stream: Streaming<T>) {
+    let files = pair.raw();
+    let status = read(&files, "file").await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    read_later(&files, "file").await;
+    let status = error_of(&mut stream).await;
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("Folder::silence"), "{status}");
+}
+
+#[tokio::test]
+async fn a_download_that_is_not_read_ends_and_frees_its_place() {
+    let pair = Pair::with(|folder| folder.max_open_transfers(1)).await;
+    fs::write(pair.served.join("file"), content(4 * MIB)).unwrap();
+    let pieces = read(&pair.raw(), "file").await.unwrap();
+    ends_unread(&pair, pieces).await;
+}
+
+#[tokio::test]
+async fn a_listing_that_is_not_read_ends_and_frees_its_place() {
+    let pair = Pair::with(|folder| folder.max_open_transfers(1)).await;
+    fs::write(pair.served.join("file"), "x").unwrap();
+    for number in 0..4000 {
+        fs::write(pair.served.join(format!("{number:0100}")), "").unwrap();
+    }
+    let listed = pair.raw().list("").await.unwrap();
+    ends_unread(&pair, listed).await;
+}
+
+#[tokio::test]
+async fn a_small_file_that_is_queued_and_not_read_holds_its_place() {
+    let pair = Pair::with(|folder| folder.max_open_transfers(1)).await;
+    let files = pair.raw();
+    fs::write(pair.served.join("file"), content(MIB / 2)).unwrap();
+    let _unread = read(&files, "file").await.unwrap();
+    for _ in 0..100 {
+        let status = read(&files, "file").await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    }
+    read_later(&files, "file").await;
+}
+
+#[tokio::test]
+async fn an_upload_without_pieces_ends_and_can_be_resumed() {
+    let pair = Pair::with(|folder| folder.writable(true).max_open_transfers(1)).await;
+    let files = pair.raw();
+    let content = content(3 * MIB);
+    let first = open(&files, "file", content.len()).await.unwrap();
+    let (sender, stream) = Streaming::channel(1);
+    let ctx = CallContext::new();
+    let mut positions = files.write(&ctx, first.transfer, stream).await.unwrap();
+    for piece in pieces(&content[..2 * MIB], content.len()) {
+        sender.send(piece).await.unwrap();
+    }
+    within("bytes on disk", async {
+        while positions.next().await.unwrap().unwrap() < 2 * MIB as u64 {}
+    })
+    .await;
+    let status = open(&files, "other", 5).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    passes(Duration::from_secs(31)).await;
+    let status = error_of(&mut positions).await;
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("Folder::silence"), "{status}");
+    open(&files, "other", 5).await.unwrap();
+    passes(Duration::from_secs(31)).await;
+    let again = open(&files, "file", content.len()).await.unwrap();
+    assert_eq!(again.offset, 2 * MIB as u64);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_complete_and_not_committed_frees_its_place() {
+    let pair = Pair::with(|folder| folder.writable(true).max_open_transfers(1)).await;
+    let files = pair.raw();
+    let first = open(&files, "file", 5).await.unwrap();
+    let stream = Streaming::iter(pieces(b"bytes", 5));
+    let ctx = CallContext::new();
+    let mut positions = files.write(&ctx, first.transfer, stream).await.unwrap();
+    assert_eq!(
+        within("the end", positions.next()).await.unwrap().unwrap(),
+        5
+    );
+    let status = open(&files, "other", 5).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    passes(Duration::from_secs(31)).await;
+    open(&files, "other", 5).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_has_gone_frees_the_places_of_its_uploads_at_once() {
+    let set = |folder: iip_files::Folder| folder.writable(true).max_open_transfers(2);
+    let pair = Pair::with(|folder| set(folder).silence(Duration::from_secs(3600))).await;
+    let client = Client::connect(pair.server.target()).await.unwrap();
+    let files = FilesClient::new(client.clone());
+    open(&files, "one", 5).await.unwrap();
+    open(&files, "two", 5).await.unwrap();
+    let status = open(&pair.raw(), "three", 5).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    client.close(Duration::ZERO).await;
+    within("a free place", async {
+        while open(&pair.raw(), "three", 5).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transfer_that_waits_for_the_limit_of_its_folder_is_not_silent() {
+    let pair = Pair::with(|folder| {
+        let silence = Duration::from_millis(500);
+        // A piece takes a second.
+        folder
+            .writable(true)
+            .bytes_per_second(32 * 1024)
+            .silence(silence)
+    })
+    .await;
+    let (source, target) = (pair.local.join("source"), pair.local.join("target"));
+    fs::write(&source, content(96 * 1024)).unwrap();
+    within("a put", pair.files().put(&source, "file"))
+        .await
+        .unwrap();
+    within("a get", pair.files().get("file", &target))
+        .await
+        .unwrap();
+    assert!(fs::read(target).unwrap() == content(96 * 1024));
+}
