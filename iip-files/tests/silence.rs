@@ -3,8 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use bytes::Bytes;
 use iip_files::service::{Files, FilesClient, Identity, OpenRequest, Opened, Piece, ReadRequest};
-use iip_rpc::{CallContext, Client, Code, Status, Streaming};
+use iip_files::{Folder, go};
+use iip_rpc::{CallContext, Client, Code, Server, Status, Streaming, service};
 
 use crate::common::{MIB, Pair, content, passes, pieces, within};
 
@@ -149,7 +151,7 @@ async fn an_upload_that_is_complete_and_not_committed_frees_its_place() {
 
 #[tokio::test]
 async fn a_client_that_has_gone_frees_the_places_of_its_uploads_at_once() {
-    let set = |folder: iip_files::Folder| folder.writable(true).max_open_transfers(2);
+    let set = |folder: Folder| folder.writable(true).max_open_transfers(2);
     let pair = Pair::with(|folder| set(folder).silence(Duration::from_secs(3600))).await;
     let client = Client::connect(pair.server.target()).await.unwrap();
     let files = FilesClient::new(client.clone());
@@ -186,4 +188,63 @@ async fn a_transfer_that_waits_for_the_limit_of_its_folder_is_not_silent() {
         .await
         .unwrap();
     assert!(fs::read(target).unwrap() == content(96 * 1024));
+}
+
+/// Go's path for uploads, as a client of Go calls it.
+#[service(name = "test.Go")]
+trait Go {
+    #[rpc(path = "/upload_file", raw)]
+    async fn upload(&self, body: Bytes) -> Result<Bytes, Status>;
+}
+
+/// A folder with one place.
+struct WithGo {
+    _temp: tempfile::TempDir,
+    _server: Server,
+    /// The client whose unfinished upload holds the place.
+    go: Client,
+    files: FilesClient,
+}
+
+async fn with_go_upload(silence: Duration) -> WithGo {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = Folder::open(temp.path()).unwrap();
+    let folder = folder.writable(true).max_open_transfers(1).silence(silence);
+    let server = Server::builder()
+        .service(go::service(folder.clone(), "/srv"))
+        .service(folder.into_service());
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let go = Client::connect(server.target()).await.unwrap();
+    let json = br#"{"TaskId":1,"FilePath":"file","UploadStartPos":0,"Completed":false}"#;
+    let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+    let body = [&length[..], json, b"bytes"].concat();
+    GoClient::new(go.clone()).upload(body.into()).await.unwrap();
+    let files = FilesClient::new(Client::connect(server.target()).await.unwrap());
+    let status = open(&files, "other", 5).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    WithGo {
+        _temp: temp,
+        _server: server,
+        go,
+        files,
+    }
+}
+
+#[tokio::test]
+async fn an_upload_of_a_go_client_that_is_silent_frees_its_place() {
+    let served = with_go_upload(Duration::from_secs(30)).await;
+    passes(Duration::from_secs(31)).await;
+    open(&served.files, "other", 5).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_of_a_go_client_that_has_gone_frees_its_place_at_once() {
+    let served = with_go_upload(Duration::from_secs(3600)).await;
+    served.go.close(Duration::ZERO).await;
+    within("a free place", async {
+        while open(&served.files, "other", 5).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -1,13 +1,10 @@
 //! The server side of Go's paths.
 
-use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use iip_rpc::{CallContext, Code, Service, Status};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use iip_rpc::{Code, Service, Status};
 
 use super::wire::{DOWNLOAD_BYTES, Download, Part, Upload, Uploaded};
 use super::{GoFiles, GoFilesServer};
@@ -16,7 +13,6 @@ use crate::failure::{blocking, failed};
 use crate::part::{busy, lock};
 use crate::path::{FilePath, go_part_name};
 use crate::root::sync_directory;
-use crate::server::has_gone;
 
 /// Serves a folder on the paths of Go's file servers: see the [module](super).
 ///
@@ -25,31 +21,13 @@ use crate::server::has_gone;
 /// to the folder, with or without a slash at the beginning.
 pub fn service(folder: Folder, prefix: impl Into<String>) -> impl Service + Send + 'static {
     let prefix = prefix.into().trim_end_matches('/').to_owned();
-    GoFilesServer::new(GoFolder {
-        folder,
-        prefix,
-        writers: Mutex::default(),
-    })
+    GoFilesServer::new(GoFolder { folder, prefix })
 }
 
 struct GoFolder {
     folder: Folder,
     prefix: String,
-    /// The writers, by the path of the file.
-    writers: Mutex<HashMap<String, Writer>>,
 }
-
-struct Writer {
-    who: Who,
-    /// The context of the first call of the writer.
-    ctx: Option<CallContext>,
-    last: Instant,
-    _place: OwnedSemaphorePermit,
-}
-
-/// The connection, identified by the memory address of its peer, and the task id that the client
-/// chose.
-type Who = (usize, i64);
 
 impl GoFiles for GoFolder {
     async fn download(&self, body: Bytes) -> Result<Bytes, Status> {
@@ -88,7 +66,10 @@ impl GoFiles for GoFolder {
         let path = self.path(&request.file_path)?;
         self.folder.check_writable()?;
         self.folder.remove_stale_parts_if_due();
-        self.claim(&path, request.task_id).await?;
+        let (writers, silence) = (&self.folder.writers, self.folder.silence);
+        writers
+            .claim(&path, request.task_id, silence, || self.folder.place())
+            .await?;
         let reply = Uploaded {
             task_id: request.task_id,
             done_bytes: data.len() as u64,
@@ -97,7 +78,7 @@ impl GoFiles for GoFolder {
         let completed = request.completed;
         let outcome = blocking(move || write(&folder, &written, &request, &data)).await;
         if completed || outcome.is_err() {
-            self.writers().remove(path.as_str());
+            writers.remove(&path);
         }
         outcome?;
         let bytes = usize::try_from(reply.done_bytes).unwrap_or(0);
@@ -112,57 +93,6 @@ impl GoFolder {
         let below = text.strip_prefix(&self.prefix);
         let below = below.filter(|rest| rest.starts_with('/')).unwrap_or(text);
         FilePath::parse_file(below.trim_start_matches('/'))
-    }
-
-    /// Makes the caller the writer of a file, unless there is another one.
-    async fn claim(&self, path: &FilePath, task: i64) -> Result<(), Status> {
-        let ctx = CallContext::current();
-        let peer = ctx.as_ref().and_then(CallContext::peer);
-        let who = (
-            peer.map_or(0, |peer| std::ptr::from_ref(peer) as usize),
-            task,
-        );
-        loop {
-            let (other, of_other) = {
-                let mut writers = self.writers();
-                let now = Instant::now();
-                writers.retain(|_, writer| now.duration_since(writer.last) < self.folder.silence);
-                match writers.get_mut(path.as_str()) {
-                    Some(writer) if writer.who == who => {
-                        writer.last = now;
-                        return Ok(());
-                    }
-                    Some(writer) => (writer.who, writer.ctx.clone()),
-                    None => {
-                        let _place = self.folder.place()?;
-                        let writer = Writer {
-                            who,
-                            ctx,
-                            last: now,
-                            _place,
-                        };
-                        writers.insert(path.as_str().to_owned(), writer);
-                        return Ok(());
-                    }
-                }
-            };
-            if !has_gone(of_other.as_ref()).await {
-                return Err(busy(path.as_str(), "another client"));
-            }
-            let mut writers = self.writers();
-            if writers
-                .get(path.as_str())
-                .is_some_and(|writer| writer.who == other)
-            {
-                writers.remove(path.as_str());
-            }
-        }
-    }
-
-    fn writers(&self) -> std::sync::MutexGuard<'_, HashMap<String, Writer>> {
-        self.writers
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) fn is_gone(ctx: Option<&CallContext>) -> bool {
 }
 
 /// Returns `true` if the connection of a call has ended, or ends within [`NOTICE`].
-pub(crate) async fn has_gone(ctx: Option<&CallContext>) -> bool {
+pub(super) async fn has_gone(ctx: Option<&CallContext>) -> bool {
     let Some(peer) = ctx.and_then(CallContext::peer) else {
         return false;
     };

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::stale::Stale;
 use super::uploads::Uploads;
+use super::writers::Writers;
 use crate::path::FilePath;
 use crate::rate::Rate;
 use crate::root::Root;
@@ -59,6 +60,8 @@ pub struct Folder {
     open_transfers: Arc<Semaphore>,
     pub(super) rate: Option<Arc<Rate>>,
     pub(super) uploads: Arc<Uploads>,
+    /// The writers of [`go::service`](crate::go::service).
+    pub(crate) writers: Arc<Writers>,
     pub(crate) silence: Duration,
     pub(super) part_lifetime: Duration,
     pub(super) stale: Arc<Stale>,
@@ -79,6 +82,7 @@ impl Folder {
             open_transfers: Arc::new(Semaphore::new(MAX_OPEN_TRANSFERS)),
             rate: None,
             uploads: Arc::default(),
+            writers: Arc::default(),
             silence: SILENCE,
             part_lifetime: PART_LIFETIME,
             stale: Arc::default(),
@@ -199,6 +203,7 @@ impl Folder {
         let try_acquire = || Arc::clone(&self.open_transfers).try_acquire_owned();
         let place = try_acquire().or_else(|error| {
             self.uploads.remove_idle(self.silence);
+            self.writers.remove_idle(self.silence);
             try_acquire().map_err(|_| error)
         });
         place.map_err(|_| {

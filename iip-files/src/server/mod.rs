@@ -7,6 +7,6 @@ mod folder;
 mod replies;
 mod stale;
 mod uploads;
+mod writers;
 
-pub(crate) use self::contact::has_gone;
 pub use self::folder::Folder;
