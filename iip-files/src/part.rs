@@ -76,9 +76,14 @@ impl Part {
         } else {
             open_part(&parent.dir, &names.0)
         };
+        let part = part.map_err(doing)?;
+        if !is_named {
+            // The owner can write, so that a later transfer can open the part again.
+            parent.keep_mode(&part, 0o600).map_err(doing)?;
+        }
         let disk = Disk {
             parent,
-            part: part.map_err(doing)?,
+            part,
             journal,
             head: Head::new(&identity),
         };
@@ -224,7 +229,7 @@ impl Part {
         dir.remove_file(&self.names.1)
     }
 
-    /// Sets the length and modification time of the part file, syncs it, and checks that its name
+    /// Sets the length, modification time and mode of the part file, syncs it, and checks that its name
     /// still refers to it.
     fn complete(&self) -> io::Result<()> {
         let part = &self.disk.part;
@@ -233,6 +238,7 @@ impl Part {
         if let Some(modified) = self.identity.modified.time() {
             part.set_times(FileTimes::new().set_modified(modified))?;
         }
+        self.disk.parent.keep_mode(part, 0)?;
         part.sync_all()?;
         let found = self.disk.parent.dir.symlink_metadata(&self.names.0)?;
         if found.ino() != part.metadata()?.ino() {

@@ -168,6 +168,23 @@ impl Parent {
         }
     }
 
+    /// Gives a new file the permissions of the regular file that it replaces, and `further` ones.
+    pub(crate) fn keep_mode(&self, new: &File, further: u32) -> io::Result<()> {
+        #[cfg(unix)]
+        if let Ok(old) = self.dir.symlink_metadata(&self.name)
+            && old.is_file()
+        {
+            use cap_std::fs::PermissionsExt as _;
+            use std::os::unix::fs::PermissionsExt as _;
+
+            let mode = old.permissions().mode() & 0o777 | further;
+            new.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        }
+        #[cfg(not(unix))]
+        let _ = (new, further);
+        Ok(())
+    }
+
     /// Opens the file for reading, and returns it with its identity.
     pub(crate) fn open_source(&self) -> Result<(File, Identity), Status> {
         let doing = |error| failed(error, format_args!("opening {}", self.label));

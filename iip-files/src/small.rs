@@ -83,6 +83,7 @@ fn write_small_file(parent: Parent, small: Small) -> Result<(), Status> {
         );
         return Err(Status::invalid_argument(text));
     }
+    parent.check_replaceable()?;
     let mut part = Part::open(
         parent,
         Identity {

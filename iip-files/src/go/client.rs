@@ -1,6 +1,7 @@
 //! A client of Go's file servers.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +18,6 @@ use crate::part::{busy, lock};
 use crate::path::go_part_name;
 use crate::root::{self, Parent, sync_directory};
 use crate::{Report, TransferOptions};
-
-/// The number by which a server distinguishes the transfers of a connection. Source: the
-/// recordings.
-const TASK: i64 = 1;
 
 /// Maximum number of file bytes in an upload request. Go allows 10 MiB; less delays other calls on
 /// the connection less.
@@ -75,9 +72,10 @@ impl GoFileClient {
         let tracker = self.tracker(remote);
         let local = local.as_ref().to_owned();
         let target = Arc::new(blocking(move || Target::open(&local)).await?);
-        let mut position = self.begin(remote, &target, &tracker).await?;
+        let task = new_task();
+        let mut position = self.begin(task, remote, &target, &tracker).await?;
         loop {
-            let part = self.download(remote, position).await?;
+            let part = self.download(task, remote, position).await?;
             let length = part.data.len();
             if length == 0 && !part.is_end {
                 return Err(Status::internal("the server sends neither data nor an end"));
@@ -116,14 +114,14 @@ impl GoFileClient {
         let (file, identity) = blocking(move || Parent::ambient(&local)?.open_source()).await?;
         let file = Arc::new(file);
         tracker.begin(identity.size, 0, false);
-        let mut position = 0;
+        let (task, mut position) = (new_task(), 0);
         loop {
             let (source, name) = (Arc::clone(&file), remote.to_owned());
             let data = blocking(move || read(&source, &name, position)).await?;
             if data.is_empty() {
                 break;
             }
-            let done = self.upload(remote, position, &data, false).await?;
+            let done = self.upload(task, remote, position, &data, false).await?;
             if done == 0 || done > data.len() as u64 {
                 let text = format!("the server has written {done} of {} bytes", data.len());
                 return Err(Status::internal(text));
@@ -138,7 +136,7 @@ impl GoFileClient {
             let text = format!("the source of {remote} has changed while it was sent");
             return Err(Status::failed_precondition(text));
         }
-        self.upload(remote, position, &[], true).await?;
+        self.upload(task, remote, position, &[], true).await?;
         tracker.done(None);
         Ok(tracker.into_report())
     }
@@ -160,6 +158,7 @@ impl GoFileClient {
     /// their end is the same on the server.
     async fn begin(
         &self,
+        task: i64,
         remote: &str,
         target: &Arc<Target>,
         tracker: &Tracker<'_>,
@@ -170,7 +169,7 @@ impl GoFileClient {
             tracker.begin(0, 0, false);
             return Ok(0);
         }
-        let is_same = match self.download(remote, length - end.len() as u64).await {
+        let is_same = match self.download(task, remote, length - end.len() as u64).await {
             Ok(part) => part.data.starts_with(&end),
             // The file may have become shorter. If there is another reason, the next call fails
             // with it.
@@ -182,9 +181,9 @@ impl GoFileClient {
         Ok(position)
     }
 
-    async fn download(&self, path: &str, position: u64) -> Result<Part, Status> {
+    async fn download(&self, task: i64, path: &str, position: u64) -> Result<Part, Status> {
         let request = Download {
-            task_id: TASK,
+            task_id: task,
             file_path: path.to_owned(),
             download_start_pos: position,
         };
@@ -194,13 +193,14 @@ impl GoFileClient {
     /// Returns the number of bytes that the server has written.
     async fn upload(
         &self,
+        task: i64,
         path: &str,
         position: u64,
         data: &[u8],
         completed: bool,
     ) -> Result<u64, Status> {
         let request = Upload {
-            task_id: TASK,
+            task_id: task,
             file_path: path.to_owned(),
             upload_start_pos: position,
             completed,
@@ -209,6 +209,13 @@ impl GoFileClient {
         let reply = self.files.upload(body).await?;
         Uploaded::decode(&reply).map(|reply| reply.done_bytes)
     }
+}
+
+/// Returns the number by which a server distinguishes a transfer from the others of the connection.
+/// It is random, because several clients may share the connection, and fits into every integer type
+/// of Go.
+fn new_task() -> i64 {
+    (RandomState::new().hash_one(()) >> 33) as i64
 }
 
 /// Reads the next bytes to send. Blocks.
@@ -251,6 +258,9 @@ impl Target {
         let part = lock(&parent.dir, &name);
         let part = part.map_err(|error| failed(error, format_args!("writing {}", parent.label)))?;
         let part = part.ok_or_else(|| busy(&parent.label, "another process"))?;
+        parent
+            .keep_mode(&part, 0o600)
+            .map_err(|error| failed(error, format_args!("writing {}", parent.label)))?;
         Ok(Self { parent, name, part })
     }
 
@@ -283,6 +293,7 @@ impl Target {
         let (dir, name) = (&self.parent.dir, &self.parent.name);
         self.part
             .set_len(length)
+            .and_then(|()| self.parent.keep_mode(&self.part, 0))
             .and_then(|()| self.part.sync_all())
             .and_then(|()| dir.rename(&self.name, dir, name))
             .and_then(|()| sync_directory(dir))
