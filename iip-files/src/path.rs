@@ -118,11 +118,17 @@ pub(crate) fn go_part_name(name: &str) -> String {
 /// Returns a dot, the beginning of `name`, and a hash of `identity` in hexadecimal digits.
 fn hidden(name: &str, identity: &[u8]) -> String {
     let id = &blake3::hash(identity).to_hex()[..16];
-    let mut end = name.len().min(MAX_NAME_BYTES - PART_NAME_BYTES);
-    while !name.is_char_boundary(end) {
+    let begin = beginning(name, MAX_NAME_BYTES - PART_NAME_BYTES);
+    format!(".{begin}.{id}")
+}
+
+/// Returns the beginning of a text, of at most this number of bytes.
+pub(crate) fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!(".{}.{id}", &name[..end])
+    &text[..end]
 }
 
 #[cfg(test)]

@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use iip_files::{Folder, Progress, TransferOptions};
+use iip_files::{Folder, Phase, Progress, TransferOptions};
+use iip_rpc::Code;
 use tokio::sync::watch;
 
-use crate::common::{MIB, Pair, content, serve_at, within};
+use crate::common::{MIB, Pair, content, names, serve_at, within};
 
 /// Creates a tree of 253 files of several sizes, with an empty directory.
 fn make_tree(root: &Path) -> u64 {
@@ -220,4 +223,138 @@ async fn names_that_are_no_text_are_skipped_and_listed() {
         .await
         .unwrap();
     assert_eq!((report.files, report.skipped.len()), (1, 1));
+}
+
+/// Replaces files of a directory once it is listed: the sources can then no longer be read.
+fn spoil(root: &Path) -> TransferOptions {
+    let (root, is_due) = (root.to_owned(), AtomicBool::new(true));
+    TransferOptions::new().progress(move |progress| {
+        if progress.files_total > 0 && is_due.swap(false, Ordering::SeqCst) {
+            for name in ["large", "small"] {
+                fs::remove_file(root.join(name)).unwrap();
+                fs::create_dir(root.join(name)).unwrap();
+                fs::remove_file(root.join(format!("below/{name} too"))).unwrap();
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_at_its_source_is_listed_and_the_rest_is_transferred() {
+    for is_put in [true, false] {
+        let pair = Pair::new().await;
+        let (source, target) = match is_put {
+            true => (pair.local.join("it"), pair.served.join("it")),
+            false => (pair.served.join("it"), pair.local.join("it")),
+        };
+        fs::create_dir_all(source.join("below")).unwrap();
+        for (name, size) in [
+            ("below/a", 1),
+            ("below/large too", 2 * MIB),
+            ("below/small too", 1),
+            ("large", MIB),
+            ("last", 2 * MIB),
+            ("small", 5),
+            ("zero", 0),
+        ] {
+            fs::write(source.join(name), content(size)).unwrap();
+        }
+        let files = pair.files().with_options(spoil(&source));
+        let report = match is_put {
+            true => within("the put", files.put(&source, "it")).await,
+            false => within("the get", files.get("it", &target)).await,
+        };
+        let report = report.unwrap();
+        let mut paths: Vec<_> = report.unreadable.iter().map(|entry| &entry.path).collect();
+        paths.sort();
+        assert_eq!(
+            paths,
+            ["below/large too", "below/small too", "large", "small"]
+        );
+        assert!(
+            report
+                .unreadable
+                .iter()
+                .all(|entry| !entry.reason.is_empty())
+        );
+        let counts = (report.unreadable_count, report.skipped_count, report.files);
+        assert_eq!(counts, (4, 0, 3));
+        assert_eq!(names(&target), ["below", "last", "zero"]);
+        assert_eq!(names(&target.join("below")), ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_of_the_receiver_that_is_removed_ends_the_transfer() {
+    let pair = Pair::new().await;
+    fs::create_dir_all(pair.served.join("it/below")).unwrap();
+    for name in ["a", "b"] {
+        fs::write(pair.served.join("it/below").join(name), content(2 * MIB)).unwrap();
+    }
+    let target = pair.local.join("it");
+    let (removed, is_due) = (target.join("below"), AtomicBool::new(true));
+    let options = TransferOptions::new().progress(move |progress| {
+        if progress.phase == Phase::Committing && is_due.swap(false, Ordering::SeqCst) {
+            fs::remove_dir_all(&removed).unwrap();
+        }
+    });
+    let files = pair.files().with_options(options);
+    let got = within("the get", files.get("it", &target)).await;
+    let status = got.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+}
+
+#[tokio::test]
+async fn small_files_replace_only_files() {
+    let pair = Pair::new().await;
+    let occupied = |root: &Path| {
+        fs::create_dir(root.join("dir")).unwrap();
+        let mut pipe = std::process::Command::new("mkfifo");
+        assert!(pipe.arg(root.join("pipe")).status().unwrap().success());
+        drop(UnixListener::bind(root.join("socket")).unwrap());
+    };
+    for name in ["dir", "pipe", "socket"] {
+        let (source, there) = (pair.local.join(name), pair.served.join(name));
+        for (new, old) in [(&source, &there), (&there, &pair.local.join("target"))] {
+            let _ = fs::remove_dir_all(new);
+            let _ = fs::remove_dir_all(old);
+            fs::create_dir(new).unwrap();
+            fs::create_dir(old).unwrap();
+            fs::write(new.join(name), "x").unwrap();
+            occupied(old);
+            let status = match new == &source {
+                true => pair.files().put(new, name).await.unwrap_err(),
+                false => pair.files().get(name, old).await.unwrap_err(),
+            };
+            assert_eq!(status.code(), Code::FailedPrecondition, "{name}: {status}");
+            assert_eq!(names(old), ["dir", "pipe", "socket"], "{name}");
+            assert!(!old.join(name).is_file(), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_keeps_its_mode() {
+    let pair = Pair::new().await;
+    let (source, served) = (pair.local.join("it"), pair.served.join("it"));
+    for folder in [&source, &served] {
+        fs::create_dir(folder).unwrap();
+    }
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    for (name, size) in [("small", 5), ("large", MIB)] {
+        fs::write(source.join(name), content(size)).unwrap();
+        fs::write(served.join(name), "old").unwrap();
+        set(&served.join(name), 0o4640).unwrap();
+    }
+    pair.files().put(&source, "it").await.unwrap();
+    for name in ["small", "large"] {
+        assert!(fs::read(served.join(name)).unwrap() == fs::read(source.join(name)).unwrap());
+        assert_eq!(mode(&served.join(name)), 0o640, "{name}");
+        set(&source.join(name), 0o600).unwrap();
+        fs::write(served.join(name), "newer").unwrap();
+        let there = format!("it/{name}");
+        pair.files().get(&there, source.join(name)).await.unwrap();
+        assert_eq!(mode(&source.join(name)), 0o600, "{name}");
+    }
 }

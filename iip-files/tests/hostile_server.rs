@@ -1,13 +1,18 @@
 //! Servers that try to leave the folder of a client, or to exhaust its memory.
 
 use std::fs;
+use std::future::Future;
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use iip_files::service::{
     CommitRequest, Entry, Files, FilesServer, Identity, Kind, Listed, OpenRequest, Opened, Piece,
     ReadRequest, SmallFile, SmallRead, UploadStatus,
 };
-use iip_files::{FileClient, Hash};
+use iip_files::{FileClient, Hash, Report, TransferOptions};
 use iip_rpc::{CallContext, Client, Code, Server, Status, Stream, Streaming};
 
 use crate::common::{MIB, content, names, pieces, within};
@@ -21,6 +26,27 @@ struct Hostile {
     pieces: Vec<Piece>,
     /// Set if the pieces, or the list, never end.
     is_endless: bool,
+    /// Set if streams yield nothing and never end.
+    is_hung: bool,
+    /// The offset at which an upload starts.
+    offset: u64,
+    /// The positions that an upload yields. If there are none, it reads all pieces, and then claims
+    /// that they are on disk.
+    positions: Vec<u64>,
+}
+
+/// A stream that yields one item at most, and never ends. It keeps another stream open.
+struct Hung<T, K>(Option<T>, K);
+
+impl<T: Unpin, K: Unpin> Stream for Hung<T, K> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.0.take() {
+            Some(item) => Poll::Ready(Some(Ok(item))),
+            None => Poll::Pending,
+        }
+    }
 }
 
 impl Hostile {
@@ -39,6 +65,9 @@ impl Hostile {
             small: Vec::new(),
             pieces,
             is_endless: false,
+            is_hung: false,
+            offset: u64::MAX,
+            positions: vec![u64::MAX],
         }
     }
 
@@ -51,15 +80,19 @@ impl Hostile {
             entry,
             listed,
             small,
-            pieces: Vec::new(),
-            is_endless: false,
+            ..Self::file(0, Vec::new())
         }
     }
 
-    async fn get(self, local: &std::path::Path) -> Status {
+    async fn serve(self) -> (Server, FileClient) {
         let server = Server::builder().service(FilesServer::new(self));
         let server = server.bind("127.0.0.1:0").await.unwrap();
         let files = FileClient::new(Client::connect(server.target()).await.unwrap());
+        (server, files)
+    }
+
+    async fn get(self, local: &Path) -> Status {
+        let (_server, files) = self.serve().await;
         within("the get", files.get("it", local)).await.unwrap_err()
     }
 }
@@ -73,6 +106,9 @@ impl Files for Hostile {
         &self,
         _: &str,
     ) -> Result<impl Stream<Item = Result<Vec<Listed>, Status>>, Status> {
+        if self.is_hung {
+            return Ok(Streaming::new(Hung(None, ())));
+        }
         let times = if self.is_endless { usize::MAX } else { 1 };
         Ok(Streaming::iter(std::iter::repeat_n(
             self.listed.clone(),
@@ -85,6 +121,9 @@ impl Files for Hostile {
         _: &CallContext,
         _: ReadRequest,
     ) -> Result<impl Stream<Item = Result<Piece, Status>>, Status> {
+        if self.is_hung {
+            return Ok(Streaming::new(Hung(None, ())));
+        }
         let times = if self.is_endless { usize::MAX } else { 1 };
         let pieces = self.pieces.clone();
         Ok(Streaming::iter(
@@ -103,7 +142,7 @@ impl Files for Hostile {
     async fn open(&self, _: OpenRequest) -> Result<Opened, Status> {
         Ok(Opened {
             transfer: 1,
-            offset: u64::MAX,
+            offset: self.offset,
             restarted: false,
         })
     }
@@ -112,9 +151,22 @@ impl Files for Hostile {
         &self,
         _: &CallContext,
         _: u64,
-        _: Streaming<Piece>,
+        mut pieces: Streaming<Piece>,
     ) -> Result<impl Stream<Item = Result<u64, Status>>, Status> {
-        Ok(Streaming::iter([u64::MAX]))
+        if self.is_hung {
+            let position = self.positions.first().copied();
+            return Ok(Streaming::new(Hung(position, pieces)));
+        }
+        if !self.positions.is_empty() {
+            return Ok(Streaming::iter(self.positions.clone()));
+        }
+        let (sender, positions) = Streaming::channel(1);
+        tokio::spawn(async move {
+            while pieces.next().await.is_some() {}
+            // If this fails, the client has disconnected.
+            let _ = sender.send(u64::MAX).await;
+        });
+        Ok(positions)
     }
 
     async fn status(&self, _: &str) -> Result<UploadStatus, Status> {
@@ -195,10 +247,10 @@ async fn a_link_in_the_target_leads_nowhere() {
     fs::create_dir(&outside).unwrap();
     symlink(&outside, target.join("dir")).unwrap();
     let small = || vec![small(b"x")];
-    for hostile in [
-        Hostile::directory(vec![listed("dir/file", Kind::File)], small()),
-        Hostile::directory(vec![listed("dir/below", Kind::Directory)], small()),
-    ] {
+    for hostile in [("dir/file", Kind::File), ("dir/below", Kind::Directory)].map(|(path, kind)| {
+        let all = vec![listed("dir", Kind::Directory), listed(path, kind)];
+        Hostile::directory(all, small())
+    }) {
         let status = hostile.get(&target).await;
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
         assert!(status.message().contains("symbolic link"), "{status}");
@@ -265,6 +317,130 @@ async fn a_list_without_end_is_given_up() {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("max_files"), "{status}");
     assert!(names(temp.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_list_of_nothing_or_without_the_parents_of_its_entries_is_not_accepted() {
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let mut nothing = Hostile::directory(Vec::new(), Vec::new());
+    nothing.is_endless = true;
+    let deep = vec![listed("a/b/c", Kind::Directory)];
+    let before = vec![listed("a/b", Kind::File), listed("a", Kind::Directory)];
+    let under_file = vec![listed("a", Kind::File), listed("a/b", Kind::File)];
+    for hostile in [
+        nothing,
+        Hostile::directory(deep, Vec::new()),
+        Hostile::directory(before, Vec::new()),
+        Hostile::directory(under_file, Vec::new()),
+    ] {
+        let status = hostile.get(&target).await;
+        assert!(status.message().contains("the server sent"), "{status}");
+    }
+    assert!(names(temp.path()).is_empty());
+}
+
+#[tokio::test]
+async fn the_reasons_of_a_server_take_limited_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    let count = 1500;
+    let all = (0..count).map(|number| listed(&number.to_string(), Kind::File));
+    let refused = vec![SmallRead::Refused("\u{e4}".repeat(50_000)); 100];
+    let (_server, files) = Hostile::directory(all.collect(), refused).serve().await;
+    let got = within("the get", files.get("it", temp.path())).await;
+    let report: Report = got.unwrap();
+    assert_eq!((report.unreadable_count, report.skipped_count), (count, 0));
+    assert_eq!(report.unreadable.len(), 1000);
+    let longest = report.unreadable.iter().map(|skipped| skipped.reason.len());
+    assert!(longest.max().unwrap() <= 400);
+}
+
+#[tokio::test]
+async fn a_small_file_that_is_larger_than_the_limit_is_not_written() {
+    let temp = tempfile::tempdir().unwrap();
+    let target = temp.path().join("target");
+    let hostile = Hostile::directory(vec![listed("file", Kind::File)], vec![small(b"12345")]);
+    let (_server, files) = hostile.serve().await;
+    let files = files.with_options(TransferOptions::new().max_file_bytes(4));
+    let got = within("the get", files.get("it", &target)).await;
+    let status = got.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("max_file_bytes"), "{status}");
+    assert!(names(&target).is_empty());
+}
+
+/// Advances the clock until a transfer ends, in steps between which everything else runs.
+async fn ends_in_time<T>(transfer: impl Future<Output = T>) -> T {
+    let mut transfer = std::pin::pin!(transfer);
+    for _ in 0..600 {
+        for _ in 0..1000 {
+            tokio::select! {
+                biased;
+                outcome = &mut transfer => return outcome,
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_millis(500)).await;
+        tokio::time::resume();
+    }
+    panic!("the transfer waits for ever");
+}
+
+#[tokio::test]
+async fn a_transfer_with_a_server_that_hangs_ends_with_the_time_that_it_took() {
+    let temp = tempfile::tempdir().unwrap();
+    let (source, target) = (temp.path().join("source"), temp.path().join("target"));
+    // More than fits into the window of a stream.
+    fs::write(&source, content(24 * MIB)).unwrap();
+    let hung = |hostile: Hostile, positions: Vec<u64>| Hostile {
+        is_hung: true,
+        offset: 0,
+        positions,
+        ..hostile
+    };
+    let file = || Hostile::file(MIB, Vec::new());
+    let (_list, list) = hung(Hostile::directory(Vec::new(), Vec::new()), Vec::new())
+        .serve()
+        .await;
+    let (_read, read) = hung(file(), Vec::new()).serve().await;
+    let (_write, write) = hung(file(), Vec::new()).serve().await;
+    let (_claim, claim) = hung(file(), vec![u64::MAX]).serve().await;
+    for (name, outcome) in [
+        ("list", ends_in_time(list.get("it", &target)).await),
+        ("read", ends_in_time(read.get("it", &target)).await),
+        ("write", ends_in_time(write.put(&source, "it")).await),
+        ("claim", ends_in_time(claim.put(&source, "it")).await),
+    ] {
+        let status = outcome.expect_err(name);
+        assert_eq!(status.code(), Code::Unavailable, "{name}: {status}");
+        let text = status.message();
+        assert!(
+            text.contains("silent (no progress for 3"),
+            "{name}: {status}"
+        );
+        assert!(!target.exists());
+    }
+}
+
+#[tokio::test]
+async fn a_hash_that_is_not_that_of_the_source_is_not_reported() {
+    let temp = tempfile::tempdir().unwrap();
+    let source = temp.path().join("source");
+    fs::write(&source, content(MIB)).unwrap();
+    let liar = |positions| Hostile {
+        offset: 0,
+        positions,
+        ..Hostile::file(1, Vec::new())
+    };
+    let (_server, files) = liar(Vec::new()).serve().await;
+    let status = within("the put", files.put(&source, "it")).await;
+    let status = status.unwrap_err();
+    assert_eq!(status.code(), Code::DataLoss, "{status}");
+    // This server claims to have the bytes before it has read them.
+    let (_server, files) = liar(vec![u64::MAX]).serve().await;
+    let put = within("the put", files.put(&source, "it")).await;
+    assert!(put.is_err(), "{put:?}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod escapes;
 mod files;
 mod hostile_server;
 mod kills;
+mod lost_replies;
 mod resume;
 mod silence;
 mod writers;

@@ -2,8 +2,9 @@
 
 use std::future::pending;
 
-use iip_rpc::{CallContext, Status};
+use iip_rpc::{CallContext, Code, Status};
 
+use super::attempts::Failure;
 use super::progress::{Phase, Tracker};
 use super::{FileClient, describe};
 use crate::failure::blocking;
@@ -21,7 +22,7 @@ impl FileClient {
         remote: &FilePath,
         parent: Parent,
         tracker: &Tracker<'_>,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Failure> {
         let mut attempts = self.attempts();
         loop {
             match self.try_get(remote, parent.try_clone()?, tracker).await {
@@ -29,7 +30,7 @@ impl FileClient {
                     tracker.done(hash);
                     return Ok(());
                 }
-                Err(status) => attempts.next(status, tracker).await?,
+                Err(failure) => attempts.next(failure, tracker).await?,
             }
         }
     }
@@ -39,20 +40,15 @@ impl FileClient {
         remote: &FilePath,
         parent: Parent,
         tracker: &Tracker<'_>,
-    ) -> Result<Hash, Status> {
-        let entry = self.files.stat(remote.as_str()).await?;
+    ) -> Result<Hash, Failure> {
+        let entry = self.files.stat(remote.as_str()).await;
+        let entry = entry.map_err(Failure::of_source)?;
         if entry.kind != Kind::File {
             let text = format!("{:?} is now {}", remote.as_str(), describe(entry.kind));
-            return Err(Status::failed_precondition(text));
+            return Err(Failure::Source(Status::failed_precondition(text)));
         }
         let (path, identity) = (remote.as_str().to_owned(), entry.identity);
-        if identity.size > self.options.max_file_bytes {
-            let text = format!(
-                "{path:?} has {} bytes, more than {} (TransferOptions::max_file_bytes)",
-                identity.size, self.options.max_file_bytes
-            );
-            return Err(Status::resource_exhausted(text));
-        }
+        self.check_size(&path, identity.size)?;
         let mut part = blocking(move || {
             parent.check_replaceable()?;
             Part::open(parent, identity)
@@ -66,11 +62,21 @@ impl FileClient {
                 identity,
                 offset,
             };
-            let pieces = self.files.read(&CallContext::new(), request).await?;
+            let pieces = self.files.read(&CallContext::new(), request).await;
+            let pieces = pieces.map_err(Failure::of_source)?;
             let tell = |received: crate::receive::Received| {
                 tracker.received(received.bytes.min(identity.size), received.durable);
             };
-            part = receive(part, pieces, &self.rates(), tell, pending()).await?;
+            let rates = self.rates();
+            let receiving = receive(part, pieces, &rates, tell, pending());
+            part =
+                self.watched(tracker, receiving)
+                    .await
+                    .map_err(|status| match status.code() {
+                        // The source has changed; writing to an open file does not fail like this.
+                        Code::FailedPrecondition => Failure::Source(status),
+                        _ => Failure::Other(status),
+                    })?;
         }
         let mut expected = None;
         if self.options.verify {
@@ -82,6 +88,6 @@ impl FileClient {
             (part, expected) = (verified?, Some(checksum?));
         }
         tracker.phase(Phase::Committing);
-        blocking(move || part.commit(expected)).await
+        Ok(blocking(move || part.commit(expected)).await?)
     }
 }

@@ -1,18 +1,18 @@
 //! Download of a directory.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use iip_rpc::{Code, Status, Streaming};
+use iip_rpc::Status;
 
+use super::attempts::Failure;
 use super::progress::{Phase, Tracker};
 use super::{FileClient, MAX_PACKED_BYTES, broken, split};
 use crate::failure::{blocking, failed};
 use crate::path::FilePath;
 use crate::root::Root;
-use crate::service::{
-    Files, FilesClient, Kind, Listed, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallRead,
-};
+use crate::service::{Files, Kind, Listed, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallRead};
 use crate::small::{Small, write_small_files};
 
 impl FileClient {
@@ -23,8 +23,8 @@ impl FileClient {
         tracker: &Tracker<'_>,
     ) -> Result<(), Status> {
         tracker.phase(Phase::Listing);
-        let mut batches = self.files.list(remote.as_str()).await?;
-        let listed = self.collect(&mut batches).await?;
+        let list = || self.watched(tracker, self.list(remote, tracker));
+        let listed = self.again(tracker, list).await?;
         let (directories, files) = split(listed, tracker);
         let (root, missing) = blocking(move || {
             let doing = |error| failed(error, format_args!("creating {}", local.display()));
@@ -65,14 +65,18 @@ impl FileClient {
     }
 
     /// Collects the entries that the server lists, and checks their paths.
-    async fn collect(&self, batches: &mut Streaming<Vec<Listed>>) -> Result<Vec<Listed>, Status> {
+    async fn list(&self, remote: &FilePath, tracker: &Tracker<'_>) -> Result<Vec<Listed>, Status> {
+        let mut batches = self.files.list(remote.as_str()).await?;
         let (mut all, mut path_bytes) = (Vec::new(), 0);
+        let mut directories = HashSet::from([FilePath::default()]);
         while let Some(batch) = batches.next().await {
-            for listed in batch? {
-                // Other kinds are only reported, and may have names that are not allowed in a path.
-                if matches!(listed.entry.kind, Kind::File | Kind::Directory) {
-                    FilePath::parse_file(&listed.path).map_err(|status| broken(&status))?;
-                }
+            let batch = batch?;
+            if batch.is_empty() {
+                return Err(broken(&Status::internal("a list of no entries")));
+            }
+            tracker.step();
+            for listed in batch {
+                check_listed(&listed, &mut directories).map_err(|status| broken(&status))?;
                 path_bytes += listed.path.len();
                 all.push(listed);
                 self.check_files(all.len(), path_bytes)?;
@@ -94,13 +98,10 @@ impl FileClient {
         let parent = blocking(move || root.parent(&target, true)).await?;
         tracker.file(&file.path);
         match self.get_file(&source, parent, tracker).await {
-            // The file was removed in the meantime.
-            Err(status) if status.code() == Code::NotFound => {
-                tracker.skipped(&file.path, status.message());
-                Ok(())
-            }
-            outcome => outcome,
+            Err(Failure::Source(status)) => tracker.unreadable(&file.path, status.message()),
+            outcome => outcome?,
         }
+        Ok(())
     }
 
     /// Downloads small files in one call.
@@ -118,8 +119,9 @@ impl FileClient {
         for file in &files {
             paths.push(remote.join(&file.path)?.as_str().to_owned());
         }
-        let call = |client: FilesClient, args| async move { client.read_small(args).await };
-        let read = self.again(tracker, paths, call).await?;
+        let files_of_server = self.patient(0);
+        let call = || files_of_server.read_small(paths.clone());
+        let read = self.again(tracker, call).await?;
         if read.len() != files.len() {
             return Err(broken(&Status::internal(
                 "not as many files as were requested",
@@ -133,6 +135,7 @@ impl FileClient {
                     hash,
                     bytes,
                 } => {
+                    self.check_size(&file.path, bytes.len() as u64)?;
                     sizes.push(bytes.len() as u64);
                     small.push((
                         FilePath::parse_file(&file.path)?,
@@ -144,7 +147,7 @@ impl FileClient {
                     ));
                 }
                 SmallRead::Large => self.get_listed(root, remote, &file, tracker).await?,
-                SmallRead::Refused(reason) => tracker.skipped(&file.path, reason),
+                SmallRead::Refused(reason) => tracker.unreadable(&file.path, &reason),
             }
         }
         if let Some(rate) = &self.options.rate {
@@ -155,6 +158,24 @@ impl FileClient {
         tracker.done_small(sizes.into_iter());
         Ok(())
     }
+}
+
+/// Fails if a path is not allowed, or its directory was not listed before it: otherwise, the
+/// directories would not be counted.
+fn check_listed(listed: &Listed, directories: &mut HashSet<FilePath>) -> Result<(), Status> {
+    // Other kinds are only reported, and may have names that are not allowed in a path.
+    if !matches!(listed.entry.kind, Kind::File | Kind::Directory) {
+        return Ok(());
+    }
+    let path = FilePath::parse_file(&listed.path)?;
+    if !directories.contains(&path.split().0) {
+        let text = format!("{:?} before its directory", path.as_str());
+        return Err(Status::internal(text));
+    }
+    if listed.entry.kind == Kind::Directory {
+        directories.insert(path);
+    }
+    Ok(())
 }
 
 /// Returns `true` if no file exists with the same size and modification time.

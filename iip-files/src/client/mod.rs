@@ -73,15 +73,16 @@ impl FileClient {
     /// has changed since then, all of it is sent, and it is counted in [`Report::restarted`]. Files
     /// of a directory that the server has with the same size and modification time are not sent.
     /// Symbolic links in a directory are not followed; they and special files are listed in
-    /// [`Report::skipped`].
+    /// [`Report::skipped`]. Files and directories in it that cannot be read, or are removed or
+    /// change in the meantime, are listed in [`Report::unreadable`], and all others are transferred.
     ///
     /// # Errors
     ///
     /// `ABORTED` if another client is writing the same file. `FAILED_PRECONDITION` if the file
     /// changes while it is sent. `RESOURCE_EXHAUSTED` if the disk of the server is full, or a limit
-    /// is reached. `DATA_LOSS` if the received bytes do not match their hashes. `PERMISSION_DENIED`
+    /// is reached. `DATA_LOSS` if the received bytes or the hash of the server do not match. `PERMISSION_DENIED`
     /// if the folder is read-only. The error of the connection if it is lost, and there is no
-    /// progress for [`TransferOptions::resume_for`]. The next transfer resumes after the bytes that
+    /// progress for [`TransferOptions::resume_for`]. `UNAVAILABLE` if the server is silent. The next transfer resumes after the bytes that
     /// have arrived, unless the check of the whole file has failed.
     ///
     /// # Cancel safety
@@ -96,9 +97,11 @@ impl FileClient {
             put::Found::File(parent) => {
                 FilePath::parse_file(remote.as_str())?;
                 tracker.single(remote.as_str());
-                self.put_file(parent, &remote, &tracker).await?;
+                Box::pin(self.put_file(parent, &remote, &tracker)).await?;
             }
-            put::Found::Directory(root) => self.put_directory(root, &remote, &tracker).await?,
+            put::Found::Directory(root) => {
+                Box::pin(self.put_directory(root, &remote, &tracker)).await?;
+            }
         }
         Ok(tracker.into_report())
     }
@@ -121,13 +124,16 @@ impl FileClient {
         let local = local.as_ref().to_owned();
         let remote = FilePath::parse(remote)?;
         let tracker = Tracker::new(self.options.progress.as_deref());
-        match self.files.stat(remote.as_str()).await?.kind {
+        let described = self.again(&tracker, || self.files.stat(remote.as_str()));
+        match described.await?.kind {
             Kind::File => {
                 let parent = crate::failure::blocking(move || Parent::ambient(&local)).await?;
                 tracker.single(remote.as_str());
-                self.get_file(&remote, parent, &tracker).await?;
+                Box::pin(self.get_file(&remote, parent, &tracker)).await?;
             }
-            Kind::Directory => self.get_directory(&remote, local, &tracker).await?,
+            Kind::Directory => {
+                Box::pin(self.get_directory(&remote, local, &tracker)).await?;
+            }
             kind => {
                 let remote = remote.as_str();
                 let text = format!("{remote:?} is {}, which is not transferred", describe(kind));
@@ -150,6 +156,17 @@ impl FileClient {
         // The timeout assumes a slow disk, of 10 MB/s.
         let timeout = Duration::from_secs(60 + read_bytes / 10_000_000);
         self.files.with_options(CallOptions::new().timeout(timeout))
+    }
+
+    /// Fails if a file is too large to be downloaded.
+    fn check_size(&self, path: &str, size: u64) -> Result<(), Status> {
+        let limit = self.options.max_file_bytes;
+        if size <= limit {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted(format!(
+            "{path:?} has {size} bytes, more than {limit} (TransferOptions::max_file_bytes)"
+        )))
     }
 
     /// Fails if a directory has too many files.

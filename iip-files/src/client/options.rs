@@ -55,8 +55,9 @@ impl TransferOptions {
     }
 
     /// Sets how long a transfer is retried after its connection was lost. Progress resets the time.
-    /// With 0, the transfer fails at once, and the next transfer of the same file resumes it.
-    /// Default: 30 s.
+    /// With 0, the transfer fails at once, and the next transfer of the same file resumes it. A
+    /// server that neither sends nor takes anything for this time, and for at least 30 s, counts as
+    /// lost. Default: 30 s.
     #[must_use]
     pub fn resume_for(mut self, time: Duration) -> Self {
         self.resume_for = time;
@@ -73,8 +74,7 @@ impl TransferOptions {
     }
 
     /// Sets the maximum size, in bytes, of downloaded files. A larger file fails with
-    /// `RESOURCE_EXHAUSTED`; files of less than 64 KiB in a directory are not checked. Default: no
-    /// limit.
+    /// `RESOURCE_EXHAUSTED`. Default: no limit.
     #[must_use]
     pub fn max_file_bytes(mut self, bytes: u64) -> Self {
         self.max_file_bytes = bytes;

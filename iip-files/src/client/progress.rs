@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::hash::Hash;
+use crate::path::beginning;
 use crate::sync::locked;
 
 /// The progress of a transfer.
@@ -73,19 +74,32 @@ pub struct Report {
     pub restarted: u64,
     /// The hash of the file, if a single file was transferred.
     pub hash: Option<Hash>,
-    /// The entries of a directory that were not transferred, with the reasons.
+    /// The entries of a directory that are not transferred, such as symbolic links and special
+    /// files, with the reasons; the first 1000 of [`skipped_count`](Self::skipped_count).
     pub skipped: Vec<Skipped>,
+    /// Number of entries of a directory that are not transferred.
+    pub skipped_count: u64,
+    /// The files and directories below a directory that could not be read at their source, with the
+    /// reasons; the first 1000 of [`unreadable_count`](Self::unreadable_count).
+    pub unreadable: Vec<Skipped>,
+    /// Number of files and directories that could not be read at their source.
+    pub unreadable_count: u64,
 }
 
-/// A file that was not transferred.
+/// An entry of a directory that was not transferred.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// The path below the directory.
+    /// The path below the directory, of at most 4096 bytes.
     pub path: String,
-    /// The reason, in words.
+    /// The reason, in words, of at most 400 bytes.
     pub reason: String,
 }
+
+/// Maximum number of skipped entries of each kind that are kept with their reasons.
+const MAX_SKIPPED: usize = 1000;
+const MAX_PATH_BYTES: usize = 4096;
+const MAX_REASON_BYTES: usize = 400;
 
 /// A callback for the progress of a transfer.
 pub(super) type Callback = dyn Fn(&Progress) + Send + Sync;
@@ -106,6 +120,8 @@ struct State {
     begun_at: u64,
     /// Bytes of the file that earlier attempts have sent.
     sent_before: u64,
+    /// Number of changes.
+    steps: u64,
 }
 
 impl<'a> Tracker<'a> {
@@ -123,6 +139,7 @@ impl<'a> Tracker<'a> {
     fn tell(&self, change: impl FnOnce(&mut State)) {
         let progress = {
             let mut state = self.state();
+            state.steps += 1;
             change(&mut state);
             self.callback.map(|_| state.progress.clone())
         };
@@ -201,9 +218,19 @@ impl<'a> Tracker<'a> {
         self.tell(|state| state.progress.durable = durable);
     }
 
+    /// Returns the number of bytes of the current file that were sent or received.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.state().progress.sent
+    }
+
     /// Returns the number of bytes of the current file that are durable.
     pub(super) fn durable_bytes(&self) -> u64 {
         self.state().progress.durable
+    }
+
+    /// Returns the size of the current file.
+    pub(super) fn size_of_file(&self) -> u64 {
+        self.state().progress.size
     }
 
     /// Sets the size of the current file.
@@ -242,12 +269,31 @@ impl<'a> Tracker<'a> {
         });
     }
 
-    pub(super) fn skipped(&self, path: &str, reason: impl Into<String>) {
-        let skipped = Skipped {
-            path: path.to_owned(),
-            reason: reason.into(),
-        };
-        self.state().report.skipped.push(skipped);
+    /// Counts an entry that is not transferred.
+    pub(super) fn skipped(&self, path: &str, reason: &str) {
+        let report = &mut self.state().report;
+        add(&mut report.skipped, &mut report.skipped_count, path, reason);
+    }
+
+    /// Counts a file or directory that cannot be read at its source.
+    pub(super) fn unreadable(&self, path: &str, reason: &str) {
+        let report = &mut self.state().report;
+        add(
+            &mut report.unreadable,
+            &mut report.unreadable_count,
+            path,
+            reason,
+        );
+    }
+
+    /// Returns a number that changes with each progress.
+    pub(super) fn steps(&self) -> u64 {
+        self.state().steps
+    }
+
+    /// Counts progress that is not reported.
+    pub(super) fn step(&self) {
+        self.state().steps += 1;
     }
 
     pub(crate) fn into_report(self) -> Report {
@@ -268,5 +314,24 @@ impl State {
         self.progress.bytes += size;
         self.report.files += 1;
         self.report.bytes += size;
+    }
+}
+
+/// Adds an entry to a list, which has limits because paths and reasons may come from a server.
+fn add(list: &mut Vec<Skipped>, count: &mut u64, path: &str, reason: &str) {
+    *count += 1;
+    if list.len() < MAX_SKIPPED {
+        list.push(Skipped {
+            path: cut(path, MAX_PATH_BYTES),
+            reason: cut(reason, MAX_REASON_BYTES),
+        });
+    }
+}
+
+/// Returns the beginning of a text.
+fn cut(text: &str, bytes: usize) -> String {
+    match text.len() {
+        length if length <= bytes => text.to_owned(),
+        _ => format!("{}...", beginning(text, bytes - 3)),
     }
 }

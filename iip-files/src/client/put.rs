@@ -7,6 +7,7 @@ use std::sync::Arc;
 use iip_rpc::{CallContext, Code, Status, Streaming};
 
 use super::FileClient;
+use super::attempts::Failure;
 use super::broken;
 use super::progress::{Phase, Tracker};
 use crate::failure::{blocking, failed};
@@ -43,17 +44,17 @@ impl FileClient {
         parent: Parent,
         remote: &FilePath,
         tracker: &Tracker<'_>,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Failure> {
         let parent = Arc::new(parent);
         let mut attempts = self.attempts();
-        let mut previous = None;
+        let mut earlier = Earlier::default();
         loop {
-            match self.try_put(&parent, remote, &mut previous, tracker).await {
+            match self.try_put(&parent, remote, &mut earlier, tracker).await {
                 Ok(hash) => {
                     tracker.done(hash);
                     return Ok(());
                 }
-                Err(status) => attempts.next(status, tracker).await?,
+                Err(failure) => attempts.next(failure, tracker).await?,
             }
         }
     }
@@ -62,46 +63,69 @@ impl FileClient {
         &self,
         parent: &Arc<Parent>,
         remote: &FilePath,
-        previous: &mut Option<u64>,
+        earlier: &mut Earlier,
         tracker: &Tracker<'_>,
-    ) -> Result<Hash, Status> {
+    ) -> Result<Hash, Failure> {
+        if let Some(request) = &earlier.commit {
+            // The server may have committed the upload, and only the reply was lost.
+            match self.commit(request, tracker).await {
+                Err(status) if status.code() == Code::NotFound => {}
+                outcome => return Ok(outcome?),
+            }
+        }
         let source = open(parent).await?;
         let identity = *source.identity();
         let request = OpenRequest {
             path: remote.as_str().to_owned(),
             identity,
-            previous: *previous,
+            previous: earlier.transfer,
         };
         let opened = self.patient(0).open(request).await?;
-        *previous = Some(opened.transfer);
+        *earlier = Earlier {
+            transfer: Some(opened.transfer),
+            commit: None,
+        };
         if opened.offset > identity.size {
             let text = format!("an offset of {} of {} bytes", opened.offset, identity.size);
-            return Err(broken(&Status::internal(text)));
+            return Err(broken(&Status::internal(text)).into());
         }
         tracker.begin(identity.size, opened.offset, opened.restarted);
         let source = blocking(move || source.at(opened.offset)).await?;
-        let (mut hash, _open) = self
-            .send(source, opened.transfer, tracker)
-            .await
-            .map_err(forgotten)?;
+        let sending = self.send(source, opened.transfer, tracker);
+        let (mut hash, _open) = self.watched(tracker, sending).await?;
         if self.options.verify {
             tracker.phase(Phase::Verifying);
             let source = open(parent).await?;
             if *source.identity() != identity {
                 let text = format!("{} has changed while it was sent", parent.label);
-                return Err(Status::failed_precondition(text));
+                return Err(Failure::Source(Status::failed_precondition(text)));
             }
-            hash = Some(blocking(move || source.checksum()).await?);
+            let checked = blocking(move || source.checksum()).await;
+            hash = Some(checked.map_err(Failure::Source)?);
         }
-        tracker.phase(Phase::Committing);
-        let verify = self.options.verify;
-        let files = self.patient(if verify { identity.size } else { 0 });
-        let request = CommitRequest {
+        let request = earlier.commit.insert(CommitRequest {
             transfer: opened.transfer,
             hash,
-            verify,
+            verify: self.options.verify,
+        });
+        let committed = self.commit(request, tracker).await;
+        Ok(committed.map_err(forgotten)?)
+    }
+
+    /// Completes an upload, and compares the hash that the server returns.
+    async fn commit(&self, request: &CommitRequest, tracker: &Tracker<'_>) -> Result<Hash, Status> {
+        tracker.phase(Phase::Committing);
+        let read_bytes = if request.verify {
+            tracker.size_of_file()
+        } else {
+            0
         };
-        files.commit(request).await.map_err(forgotten)
+        let found = self.patient(read_bytes).commit(request.clone()).await?;
+        if request.hash.is_some_and(|sent| sent != found) {
+            let text = format!("the server has the hash {found}, which is not that of the source");
+            return Err(Status::new(Code::DataLoss, text));
+        }
+        Ok(found)
     }
 
     /// Sends the rest of a file. Returns its hash if it was sent from the beginning, and the reply
@@ -111,7 +135,7 @@ impl FileClient {
         source: Source,
         transfer: u64,
         tracker: &Tracker<'_>,
-    ) -> Result<(Option<Hash>, Streaming<u64>), Status> {
+    ) -> Result<(Option<Hash>, Streaming<u64>), Failure> {
         let size = source.identity().size;
         let (sender, pieces) = Streaming::channel(QUEUED_PIECES);
         let rates = self.rates();
@@ -131,13 +155,28 @@ impl FileClient {
             ))
         };
         let (sent, told) = tokio::join!(sending, telling);
-        Ok((sent?, told?))
+        let (hash, positions) = (sent.map_err(Failure::Source)?, told.map_err(forgotten)?);
+        if tracker.sent_bytes() < size {
+            let text = "the end of an upload of which it has not read all bytes";
+            return Err(broken(&Status::internal(text)).into());
+        }
+        Ok((hash, positions))
     }
 }
 
-async fn open(parent: &Arc<Parent>) -> Result<Source, Status> {
+/// What earlier attempts to upload a file have left on the server.
+#[derive(Default)]
+struct Earlier {
+    /// The number of the last upload.
+    transfer: Option<u64>,
+    /// The request that completes it, if it was sent already.
+    commit: Option<CommitRequest>,
+}
+
+async fn open(parent: &Arc<Parent>) -> Result<Source, Failure> {
     let parent = Arc::clone(parent);
-    blocking(move || Source::open(&parent)).await
+    let opened = blocking(move || Source::open(&parent)).await;
+    opened.map_err(Failure::Source)
 }
 
 /// Makes `NOT_FOUND` an error that is retried: a restarted server no longer knows the upload, but

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use iip_rpc::Status;
 
+use super::attempts::Failure;
 use super::progress::{Phase, Tracker};
 use super::{FileClient, MAX_PACKED_BYTES, split};
-use crate::failure::blocking;
+use crate::failure::{blocking, failed};
 use crate::listing::Listing;
 use crate::path::FilePath;
 use crate::root::Root;
 use crate::service::{
-    Files, FilesClient, Listed, MAX_ENTRIES, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallFile,
+    Files, Kind, Listed, MAX_ENTRIES, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallFile,
 };
 use crate::small::read_small_file;
 
@@ -30,7 +31,10 @@ impl FileClient {
         tracker: &Tracker<'_>,
     ) -> Result<(), Status> {
         tracker.phase(Phase::Listing);
-        let listed = self.list_local(Arc::clone(&root)).await?;
+        let (listed, unreadable) = self.list_local(Arc::clone(&root)).await?;
+        for (path, status) in unreadable {
+            tracker.unreadable(&path, status.message());
+        }
         let (directories, files) = split(listed, tracker);
         let mut paths = Vec::with_capacity(directories.len() + 1);
         paths.push(remote.as_str().to_owned());
@@ -38,9 +42,9 @@ impl FileClient {
             paths.push(remote.join(&directory.path)?.as_str().to_owned());
         }
         for paths in paths.chunks(MAX_ENTRIES) {
-            let call =
-                |client: FilesClient, args| async move { client.make_directories(args).await };
-            self.again(tracker, paths.to_vec(), call).await?;
+            let server = self.patient(0);
+            let call = || server.make_directories(paths.to_vec());
+            self.again(tracker, call).await?;
         }
         for files in files.chunks(MAX_ENTRIES) {
             self.put_missing(&root, files, remote, tracker).await?;
@@ -48,19 +52,35 @@ impl FileClient {
         Ok(())
     }
 
-    async fn list_local(&self, root: Arc<Root>) -> Result<Vec<Listed>, Status> {
+    /// Lists the directory. Also returns the directories below it that cannot be read.
+    async fn list_local(
+        &self,
+        root: Arc<Root>,
+    ) -> Result<(Vec<Listed>, Vec<(String, Status)>), Status> {
         let client = self.clone();
         blocking(move || {
-            let mut listing = Listing::new(root, FilePath::default())?;
-            let (mut all, mut path_bytes) = (Vec::new(), 0);
+            let mut listing = Listing::new(Arc::clone(&root), FilePath::default())?;
+            let (mut all, mut path_bytes) = (Vec::<Listed>::new(), 0);
+            let mut failure = None;
             loop {
-                let next = listing.next()?;
-                if next.is_empty() {
-                    return Ok(all);
+                match listing.next() {
+                    Ok(next) if next.is_empty() => break,
+                    Ok(next) => {
+                        path_bytes += next.iter().map(|listed| listed.path.len()).sum::<usize>();
+                        all.extend(next);
+                        client.check_files(all.len(), path_bytes)?;
+                    }
+                    // The listing continues with the next directory.
+                    Err(status) => failure = Some(status),
                 }
-                path_bytes += next.iter().map(|listed| listed.path.len()).sum::<usize>();
-                all.extend(next);
-                client.check_files(all.len(), path_bytes)?;
+            }
+            let unreadable = match failure {
+                Some(_) => unreadable(&root, &all),
+                None => Vec::new(),
+            };
+            match failure {
+                Some(status) if unreadable.is_empty() => Err(status),
+                _ => Ok((all, unreadable)),
             }
         })
         .await
@@ -82,8 +102,9 @@ impl FileClient {
                 entry: file.entry,
             });
         }
-        let call = |client: FilesClient, args| async move { client.missing(args).await };
-        let missing = self.again(tracker, entries, call).await?;
+        let server = self.patient(0);
+        let call = || server.missing(entries.clone());
+        let missing = self.again(tracker, call).await?;
         let with_answers = || {
             files
                 .iter()
@@ -136,10 +157,15 @@ impl FileClient {
             Ok((parent, None)) => {
                 self.put_pack(pack, tracker).await?;
                 tracker.file(&file.path);
-                self.put_file(parent, &target, tracker).await?;
+                match self.put_file(parent, &target, tracker).await {
+                    Err(Failure::Source(status)) => {
+                        tracker.unreadable(&file.path, status.message());
+                    }
+                    outcome => outcome?,
+                }
             }
             // The file was removed or replaced in the meantime, or cannot be read.
-            Err(status) => tracker.skipped(&file.path, status.message()),
+            Err(status) => tracker.unreadable(&file.path, status.message()),
         }
         Ok(())
     }
@@ -153,9 +179,28 @@ impl FileClient {
             tokio::time::sleep_until(rate.take(bytes)).await;
         }
         let sizes: Vec<u64> = files.iter().map(|file| file.bytes.len() as u64).collect();
-        let call = |client: FilesClient, args| async move { client.write_small(args).await };
-        self.again(tracker, files, call).await?;
+        let server = self.patient(0);
+        let call = || server.write_small(files.clone());
+        self.again(tracker, call).await?;
         tracker.done_small(sizes.into_iter());
         Ok(())
     }
+}
+
+/// Returns the listed directories that cannot be read.
+fn unreadable(root: &Root, listed: &[Listed]) -> Vec<(String, Status)> {
+    let mut unreadable = Vec::new();
+    let directories = listed
+        .iter()
+        .filter(|listed| listed.entry.kind == Kind::Directory);
+    for Listed { path, .. } in directories {
+        let read = FilePath::parse(path)
+            .and_then(|path| root.directory(&path))
+            .and_then(|dir| {
+                dir.entries()
+                    .map_err(|error| failed(error, format_args!("reading {path:?}")))
+            });
+        unreadable.extend(read.err().map(|status| (path.clone(), status)));
+    }
+    unreadable
 }
