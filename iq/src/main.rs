@@ -37,19 +37,16 @@ mod top;
 mod typescript;
 mod wording;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Cli, Command, SchemaCommand};
 use crate::exit::{Failure, Outcome};
-use crate::output::Output;
 use crate::output::{Output, OutputArgs};
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 
 /// Maximum time at the end of the program for telling servers that calls are over.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -64,29 +61,7 @@ fn main() -> ExitCode {
     let args = go_options::with_long_options(std::env::args_os());
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error)
-            if error.kind() == ErrorKind::UnknownArgument
-                && let Some(failure) = raw::mistyped_command(&args) =>
-        {
-            let is_json = args.iter().any(|arg| arg == "--json");
-            let output = if is_json {
-                Output::json()
-            } else {
-                Output::new(OutputArgs::default())
-            };
-            output.failure(&failure);
-            return ExitCode::from(&failure);
-        }
-        Err(error) if error.use_stderr() && args.iter().any(|arg| arg == "--json") => {
-            let failure = Failure::Usage(mistake(&error));
-            Output::json().failure(&failure);
-            return ExitCode::from(&failure);
-        }
-        Err(error) => {
-            // Help goes to stdout, errors to stderr. A failure to print cannot be reported.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return rejected(&args, &error),
     };
     let does_more = cli
         .command
@@ -101,6 +76,30 @@ fn main() -> ExitCode {
             ExitCode::from(&failure)
         }
     }
+}
+
+/// Prints a mistake on the command line, or the help that it asks for.
+fn rejected(args: &[OsString], error: &clap::Error) -> ExitCode {
+    let is_json = args.iter().any(|arg| arg == "--json");
+    let mistyped = match error.kind() {
+        ErrorKind::UnknownArgument => raw::mistyped_command(args),
+        _ => None,
+    };
+    let failure = match mistyped {
+        Some(failure) => failure,
+        None if is_json && error.use_stderr() => Failure::Usage(mistake(error)),
+        None => {
+            // Help goes to stdout, errors to stderr. A failure to print cannot be reported.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let output = match is_json {
+        true => Output::json(),
+        false => Output::new(OutputArgs::default()),
+    };
+    output.failure(&failure);
+    ExitCode::from(&failure)
 }
 
 /// Returns the message of a mistake on the command line in one line, without the usage.
