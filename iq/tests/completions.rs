@@ -106,7 +106,7 @@ async fn services_methods_and_arguments_come_from_the_live_server() {
             assert_eq!(offered, wanted, "{shell}: {words:?}");
         }
         // Options are offered after a dash alone.
-        for words in [&["stats", target][..], &["drain", target], &["call", "a:1"]] {
+        for words in [&["top", target][..], &["drain", target], &["call", "a:1"]] {
             let offered = complete(&home, shell, &[&["iq"], words, &[""]].concat()).await;
             assert_eq!(offered, [""; 0], "{shell}: {words:?}");
             let options = complete(&home, shell, &[&["iq"], words, &["--js"]].concat()).await;

@@ -58,20 +58,14 @@ pub(super) struct Finding {
     /// The figure, with its unit.
     pub(super) found: String,
     /// The name of the figure with its unit, and its value; `None` if no call succeeded.
-    pub(super) figure: Option<(&'static str, f64)>,
+    pub(super) figure: (&'static str, Option<f64>),
 }
 
 impl Finding {
     /// Returns the fields of a finding in JSON. The figure has its unit in its name.
     pub(super) fn to_json(&self) -> Value {
-        let mut object = json!({
-            "condition": self.condition,
-            "holds": self.holds,
-        });
-        if let Some((name, value)) = self.figure {
-            object[name] = value.into();
-        }
-        object
+        let (name, value) = self.figure;
+        json!({ "condition": self.condition, "holds": self.holds, name: value })
     }
 }
 
@@ -100,7 +94,10 @@ impl Condition {
                 true => self.figure.show(value),
                 false => "no call succeeded".to_owned(),
             },
-            figure: known.then(|| self.figure.named(value)),
+            figure: {
+                let (name, value) = self.figure.named(value);
+                (name, known.then_some(value))
+            },
         }
     }
 }

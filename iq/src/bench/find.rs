@@ -149,13 +149,13 @@ fn keeps_up(rate: f64, measured: &Measured) -> [Finding; 2] {
             condition: "skipped<1".to_owned(),
             holds: measured.skipped == 0,
             found: measured.skipped.to_string(),
-            figure: Some(("found_calls", measured.skipped as f64)),
+            figure: ("found_calls", Some(measured.skipped as f64)),
         },
         Finding {
             condition: format!("{:.0} % of the rate", 100.0 * KEPT_UP),
             holds: ended >= KEPT_UP,
             found: format!("{:.1} %", 100.0 * ended),
-            figure: Some(("found_percent", 100.0 * ended)),
+            figure: ("found_percent", Some(100.0 * ended)),
         },
     ]
 }
