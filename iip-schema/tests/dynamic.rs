@@ -96,6 +96,21 @@ fn with_secret(types: &mut Types, ty: Type) {
 }
 
 #[test]
+fn errors_do_not_show_secrets() {
+    let mut types = types();
+    with_secret(&mut types, Type::seq(Type::U8));
+    let (login, options) = (named("Login"), Options::new(Layout::Named));
+    let value = json!({"open": 1, "secret": [1, "hunter2"]});
+    let error = DynamicValue::new(&login, &types, &value, options)
+        .check(true)
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`/secret`: the value is not of its type; it is secret, so it is not shown"
+    );
+}
+
+#[test]
 fn secrets_are_replaced_by_blank_values_of_their_type() {
     let uuid = Type::ByFormat {
         readable: Box::new(Type::Text),

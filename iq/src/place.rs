@@ -35,12 +35,19 @@ impl<'a> Place<'a> {
         {
             return Self::Value(value);
         }
+        let field = self.field(name, types);
+        field.map_or(Self::Unknown, |field| Self::Value(&field.ty))
+    }
+
+    /// Returns `true` if the value with this name must not be shown.
+    pub(crate) fn is_secret(self, name: &str, types: &'a Types) -> bool {
+        self.field(name, types).is_some_and(|field| field.secret)
+    }
+
+    fn field(self, name: &str, types: &'a Types) -> Option<&'a Field> {
         let is_it =
             |field: &&Field| field.name == name || field.aliases.iter().any(|alias| alias == name);
-        match self.fields(types).iter().find(is_it) {
-            Some(field) => Self::Value(&field.ty),
-            None => Self::Unknown,
-        }
+        self.fields(types).iter().find(is_it)
     }
 
     /// Returns the place of an element of a list.

@@ -60,7 +60,9 @@ fn add(object: &mut Map<String, Value>, pair: &Pair, method: &Method, types: &Ty
     let Some((last, before)) = pair.path.split_last() else {
         return Ok(());
     };
+    let mut is_secret = false;
     for name in before {
+        is_secret |= place.is_secret(name, types);
         place = place.named(name, types);
         let next = object.entry(name.clone());
         let next = next.or_insert_with(|| Value::Object(Map::new()));
@@ -72,9 +74,11 @@ fn add(object: &mut Map<String, Value>, pair: &Pair, method: &Method, types: &Ty
         };
         object = next;
     }
+    is_secret |= place.is_secret(last, types);
     place = place.named(last, types);
+    let shown = (!is_secret).then_some(&*pair.value);
     if place.is_list(types) && !pair.is_json && !pair.value.starts_with('[') {
-        let element = value(pair, place.element(types), types)?;
+        let element = value(pair, shown, place.element(types), types)?;
         match object
             .entry(last.clone())
             .or_insert_with(|| Value::Array(Vec::new()))
@@ -84,7 +88,7 @@ fn add(object: &mut Map<String, Value>, pair: &Pair, method: &Method, types: &Ty
         }
         return Ok(());
     }
-    match object.insert(last.clone(), value(pair, place, types)?) {
+    match object.insert(last.clone(), value(pair, shown, place, types)?) {
         None => Ok(()),
         Some(_) => Err(twice(pair)),
     }
@@ -94,12 +98,16 @@ fn twice(pair: &Pair) -> Failure {
     Failure::Usage(format!("`{}` is given twice", pair.name()))
 }
 
-/// Converts the text of a pair to a value of the type at its place.
-fn value(pair: &Pair, place: Place<'_>, types: &Types) -> Outcome<Value> {
+/// Converts the text of a pair to a value of the type at its place. Errors have `shown`, which is
+/// the text unless it is secret.
+fn value(pair: &Pair, shown: Option<&str>, place: Place<'_>, types: &Types) -> Outcome<Value> {
     let text = &*pair.value;
     let wrong = |expected: &str| {
         let name = pair.name();
-        Failure::Usage(format!("`{name}`: expected {expected}, found `{text}`"))
+        Failure::Usage(match shown {
+            Some(text) => format!("`{name}`: expected {expected}, found `{text}`"),
+            None => format!("`{name}`: expected {expected}"),
+        })
     };
     let json = || json::parse(text);
     if pair.is_json {
@@ -127,6 +135,7 @@ fn value(pair: &Pair, place: Place<'_>, types: &Types) -> Outcome<Value> {
             }
             integer(text, bits, signed).ok_or_else(|| {
                 let (name, sign) = (pair.name(), if signed { 'i' } else { 'u' });
+                let text = shown.unwrap_or("the number");
                 Failure::Usage(format!("`{name}`: {text} is out of range of {sign}{bits}"))
             })
         }
@@ -293,6 +302,29 @@ mod tests {
         let wanted = json!({"id": null, "ratio": null, "rush": null, "note": "null"});
         assert_eq!(given(&pairs, &maybe), Ok(wanted));
         assert_eq!(given(&["note:=null"], &maybe), Ok(json!({"note": null})));
+    }
+
+    #[test]
+    fn errors_do_not_show_secrets() {
+        let mut pin = Field::new("pin", Type::U16);
+        pin.secret = true;
+        let mut types = Types::new();
+        let shape = Shape::Struct {
+            fields: vec![pin],
+            deny_unknown_fields: false,
+        };
+        types.insert("Login", Definition::new(shape));
+        let login = method(&[("login", Type::Named("Login".to_owned()))]);
+        for (pair, reason) in [
+            ("pin=x", "`pin`: expected an integer"),
+            (
+                "login.pin=65536",
+                "`login.pin`: the number is out of range of u16",
+            ),
+        ] {
+            let typed = typed(vec![Pair::parse(pair).unwrap()], &login, &types);
+            assert_eq!(typed.unwrap_err().to_string(), reason);
+        }
     }
 
     #[test]

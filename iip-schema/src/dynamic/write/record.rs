@@ -85,7 +85,7 @@ pub(super) fn positions<'a>(
             continue;
         }
         nodes.push(match take(context, record, field, object, path)? {
-            Some(value) => write::value(context, &field.ty, value, &path.key(&field.name)?)?,
+            Some(value) => value_of(context, field, value, path)?,
             None if matches!(field.ty, Type::Option(_)) => Node::None,
             None if field.default => {
                 let (owner, name) = (shorten(record.name), shorten(&field.name));
@@ -121,11 +121,12 @@ pub(super) fn fields<'a>(
     let mut taken = taken.into_iter();
     for field in record.fields.iter().filter(|field| !field.write_only) {
         if field.flatten {
-            flat(context, &field.ty, object, entries, path)?;
+            let flat = flat(context, &field.ty, object, entries, path);
+            flat.map_err(|error| without_secret(field, error, path))?;
             continue;
         }
         let node = match taken.next().flatten() {
-            Some(value) => write::value(context, &field.ty, value, &path.key(&field.name)?)?,
+            Some(value) => value_of(context, field, value, path)?,
             None if field.default || field.may_be_skipped && field.is_optional() => continue,
             None if matches!(field.ty, Type::Option(_)) => Node::None,
             None if field.read_only => continue,
@@ -134,6 +135,25 @@ pub(super) fn fields<'a>(
         entries.push((Node::Text(&field.name), node));
     }
     Ok(())
+}
+
+fn value_of<'a>(
+    context: &Context<'a>,
+    field: &'a Field,
+    value: &'a Value,
+    path: &Path<'_>,
+) -> Result<Node<'a>> {
+    let path = path.key(&field.name)?;
+    let node = write::value(context, &field.ty, value, &path);
+    node.map_err(|error| without_secret(field, error, &path))
+}
+
+/// The error about the value of a field, without the value if it is secret.
+fn without_secret(field: &Field, error: DynamicError, path: &Path<'_>) -> DynamicError {
+    match field.secret {
+        true => path.error("the value is not of its type; it is secret, so it is not shown"),
+        false => error,
+    }
 }
 
 #[cold]
