@@ -17,6 +17,10 @@ use crate::replay::ReplayArgs;
 use crate::top::TopArgs;
 use crate::typescript::TsArgs;
 
+/// The exit codes of all commands.
+pub(crate) const EXIT_CODES: &str = "Exit codes: 0 ok; 1 failed here, or a check did; 2 usage; 3 not connected; 64 + the code of \
+     the call's status; 130 interrupted; 141 the reader of the output has gone.";
+
 /// The command line for IIP services.
 ///
 /// Without a command it sends one raw request: `iq localhost:7000/echo -d hello`.
@@ -25,9 +29,8 @@ use crate::typescript::TsArgs;
     name = "iq",
     version,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 ok; 1 failed here, or a check did; 2 usage; 3 not connected; \
-                  64 + the code of the call's status; 130 interrupted; \
-                  141 the reader of the output has gone."
+    args_override_self = true,
+    after_help = EXIT_CODES
 )]
 pub(crate) struct Cli {
     #[command(flatten)]

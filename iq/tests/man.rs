@@ -19,5 +19,12 @@ async fn every_command_has_a_manual_page() {
     ] {
         let text = fs::read_to_string(folder.join(page)).expect(page);
         assert!(text.contains(".SH NAME"), "{page}");
+        for wanted in [
+            "Exit codes: ",
+            "IQ_CONFIG",
+            concat!("iq ", env!("CARGO_PKG_VERSION")),
+        ] {
+            assert!(text.contains(wanted), "{page}: {wanted}");
+        }
     }
 }

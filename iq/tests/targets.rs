@@ -88,7 +88,7 @@ async fn texts_of_the_library_have_the_names_of_the_command_line() {
             args[1].starts_with("grpc") && cfg!(feature = "etcd")
         );
     }
-    let late = ["call", &shop.target, "shop.Orders.forever", "-t", "300ms"];
+    let late = ["call", &shop.target, "shop.Orders.forever", "-t", "5s"];
     let error = home.iq(&late).await.failed(64 + 4);
     assert!(
         error.contains("no reply in time (option --timeout) [may have executed, "),
@@ -235,4 +235,19 @@ async fn an_etcd_that_is_not_there_is_reported() {
         .await
         .failed(3);
     assert!(error.contains("127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test]
+async fn the_last_of_repeated_options_counts() {
+    let (shop, home) = (Fixture::new().await, Home::new());
+    let forever = ["call", &shop.target, "shop.Orders.forever"];
+    let late = [&forever[..], &["-t", "24h", "-t", "5s"]].concat();
+    let error = home.iq(&late).await.failed(64 + 4);
+    assert!(error.contains("--timeout"), "{error}");
+    let options = [
+        "-q", "--json", "-q", "--json", "-m", "token=a", "-m", "tenant=b",
+    ];
+    let caller = ["call", &shop.target, "shop.Orders.caller", "-t", LONG];
+    let told = home.iq(&[&caller[..], &options].concat()).await.json();
+    assert_eq!(told[0]["value"], "a");
 }
