@@ -37,63 +37,16 @@ async fn a_server_that_says_nothing_is_told_from_one_that_is_not_there() {
 async fn texts_of_the_library_have_the_names_of_the_command_line() {
     let (shop, home) = (Fixture::new().await, Home::new());
     let empty = home.write("empty", "");
-    let nowhere = home.0.join("nowhere.pem").to_str().unwrap().to_owned();
-    let reason = std::fs::read(&nowhere).unwrap_err().to_string();
-    let unread = format!("cannot read {nowhere}: {reason}");
-    let folder = home.0.to_str().unwrap();
-    for (args, texts) in [
-        (
-            &["list", "grpc://a:1"][..],
-            &["`grpc://` is not known; accepted are `host:port`"][..],
-        ),
-        (&["list", &empty], &["save it by `iq schema save`"]),
-        #[cfg(feature = "tls")]
-        (&["list", "a:1", "--ca", &nowhere], &["--ca: ", &unread]),
-        #[cfg(feature = "tls")]
-        (
-            &["list", "a:1", "--cert", &nowhere, "--key", &nowhere],
-            &["--cert and --key: ", &unread],
-        ),
-        #[cfg(feature = "tls")]
-        (
-            &["serve", folder, "--cert", &nowhere, "--key", &nowhere],
-            &["--cert and --key: ", &unread],
-        ),
-        #[cfg(feature = "tls")]
-        (
-            &[
-                "record",
-                "--listen",
-                "127.0.0.1:0",
-                "--to",
-                &shop.target,
-                "-o",
-                &nowhere,
-                "--listen-cert",
-                &nowhere,
-                "--listen-key",
-                &nowhere,
-            ],
-            &["--listen-cert and --listen-key: ", &unread],
-        ),
-    ] {
-        let error = home.iq(args).await.failed(2);
-        assert!(
-            texts.iter().all(|text| error.contains(text)),
-            "{args:?}: {error}"
-        );
-        assert!(!error.contains("::"), "{args:?}: {error}");
-        assert_eq!(
-            error.contains("etcd://"),
-            args[1].starts_with("grpc") && cfg!(feature = "etcd")
-        );
-    }
+    let error = home.iq(&["list", &empty]).await.failed(2);
+    assert!(error.contains("save it by `iq schema save`"), "{error}");
+    let error = home.iq(&["list", "grpc://a:1"]).await.failed(2);
+    let text = "`grpc://` is not known; accepted are `host:port`";
+    assert!(error.contains(text), "{error}");
+    assert_eq!(error.contains("etcd://"), cfg!(feature = "etcd"), "{error}");
     let late = ["call", &shop.target, "shop.Orders.forever", "-t", "5s"];
     let error = home.iq(&late).await.failed(64 + 4);
-    assert!(
-        error.contains("no reply in time (option --timeout) [may have executed, "),
-        "{error}"
-    );
+    let text = "no reply in time (option --timeout) [may have executed, ";
+    assert!(error.contains(text), "{error}");
 }
 
 #[tokio::test]

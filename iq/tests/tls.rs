@@ -61,6 +61,38 @@ async fn certificates_are_verified_unless_told_otherwise() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_is_named_with_its_option_and_the_reason() {
+    let home = Home::new();
+    let nowhere = home.0.join("nowhere.pem").to_str().unwrap().to_owned();
+    let reason = std::fs::read(&nowhere).unwrap_err();
+    let folder = home.0.to_str().unwrap();
+    let pair = ["--cert", &nowhere, "--key", &nowhere];
+    let record = [
+        "record",
+        "--listen",
+        "127.0.0.1:0",
+        "--to",
+        "a:1",
+        "-o",
+        "f",
+    ];
+    let listen = ["--listen-cert", &*nowhere, "--listen-key", &nowhere];
+    for (args, option) in [
+        (vec!["list", "a:1", "--ca", &nowhere], "--ca"),
+        ([&["list", "a:1"], &pair[..]].concat(), "--cert and --key"),
+        ([&["serve", folder], &pair[..]].concat(), "--cert and --key"),
+        (
+            [&record[..], &listen].concat(),
+            "--listen-cert and --listen-key",
+        ),
+    ] {
+        let error = home.iq(&args).await.failed(2);
+        let wanted = format!("error: {option}: cannot read {nowhere}: {reason}\n");
+        assert_eq!(error, wanted, "{args:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_target_of_the_configuration_has_its_certificates() {
     let home = Home::new();
     let (shop, ca) = secured(&home).await;
