@@ -79,8 +79,11 @@ impl Tmux {
 
     /// Waits until the program ends with this code, and checks that the terminal is restored.
     async fn ended(&self, code: &str) {
-        self.until("the shell", |screen| screen.contains("shell>"))
-            .await;
+        // The line with the command is back before the program has ended.
+        self.until("the shell", |screen| {
+            screen.trim_end().ends_with("\nshell>")
+        })
+        .await;
         self.press(&[
             "echo code=$?; stty -a | tr ';' '\\n' | grep -w icanon",
             "Enter",
