@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use iip_rpc::{Status, StreamSender};
 use tokio::time::sleep_until;
@@ -114,10 +115,34 @@ impl Source {
 
     /// Reads the whole file and returns its hash. Blocks.
     pub(crate) fn checksum(self) -> Result<Hash, Status> {
-        let hash = crate::part::hash_of((&self.file).take(self.identity.size))
+        self.checksum_unless(&AtomicBool::new(false))
+    }
+
+    /// Like [`checksum`](Self::checksum), but fails once `stop` is set.
+    pub(crate) fn checksum_unless(self, stop: &AtomicBool) -> Result<Hash, Status> {
+        let file = Stoppable {
+            source: (&self.file).take(self.identity.size),
+            stop,
+        };
+        let hash = crate::part::hash_of(file)
             .map_err(|error| failed(error, format_args!("reading {}", self.label)))?;
         self.check_unchanged()?;
         Ok(hash)
+    }
+}
+
+/// A source of which nothing more is read once `stop` is set.
+struct Stoppable<'a, R> {
+    source: R,
+    stop: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the call was cancelled"));
+        }
+        self.source.read(buffer)
     }
 }
 

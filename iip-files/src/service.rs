@@ -83,8 +83,8 @@ pub trait Files {
     async fn missing(&self, entries: Vec<Listed>) -> Result<Vec<bool>, Status>;
 
     /// Creates up to [`MAX_ENTRIES`] directories and their parents. Existing directories are left
-    /// unchanged.
-    #[rpc(idempotent, on_cancel = "run")]
+    /// unchanged. If the call is cancelled, some of them may have been created.
+    #[rpc(idempotent)]
     async fn make_directories(&self, paths: Vec<String>) -> Result<(), Status>;
 
     /// Writes up to [`MAX_SMALL_FILES`] files of less than [`SMALL_FILE_BYTES`] each. If one fails,

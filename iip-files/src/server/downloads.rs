@@ -7,7 +7,9 @@ use iip_rpc::{CallContext, Status, StreamSender};
 
 use super::folder::Folder;
 use super::replies::{self, Replies, Watch};
+use super::step::{self, holding};
 use crate::failure::blocking;
+use crate::hash::Hash;
 use crate::listing::Listing;
 use crate::path::FilePath;
 use crate::root::Root;
@@ -23,8 +25,11 @@ impl Folder {
     ) -> Result<Replies<Piece>, Status> {
         let place = self.place()?;
         let path = FilePath::parse_file(&request.path)?;
-        let source = self.source(path, Some(request.identity)).await?;
-        let source = blocking(move || source.at(request.offset)).await?;
+        let root = Arc::clone(&self.root);
+        let step = holding(place, move |_| {
+            open(&root, &path, &request.identity)?.at(request.offset)
+        });
+        let (source, place) = step.await?;
         let rate = self.rate.clone();
         let (sender, watch, pieces) =
             replies::channel(QUEUED_PIECES, place, self.silence, rate.clone());
@@ -40,29 +45,21 @@ impl Folder {
         Ok(pieces)
     }
 
-    /// Opens a file. Fails if it does not have this identity.
-    pub(super) async fn source(
-        &self,
-        path: FilePath,
-        identity: Option<Identity>,
-    ) -> Result<Source, Status> {
+    pub(super) async fn checksum_of(&self, path: &str, identity: Identity) -> Result<Hash, Status> {
+        let place = self.place()?;
+        let path = FilePath::parse_file(path)?;
         let root = Arc::clone(&self.root);
-        blocking(move || {
-            let source = Source::open(&root.parent(&path, false)?)?;
-            if identity.is_some_and(|identity| identity != *source.identity()) {
-                let text = format!("{} has changed since it was described", root.label(&path));
-                return Err(Status::failed_precondition(text));
-            }
-            Ok(source)
-        })
-        .await
+        let step = holding(place, move |stop| {
+            open(&root, &path, &identity)?.checksum_unless(stop)
+        });
+        step.await.map(|(hash, _)| hash)
     }
 
     pub(super) async fn send_listing(&self, path: &str) -> Result<Replies<Vec<Listed>>, Status> {
         let place = self.place()?;
         let path = FilePath::parse(path)?;
         let root = Arc::clone(&self.root);
-        let listing = blocking(move || Listing::new(root, path)).await?;
+        let (listing, place) = holding(place, |_| Listing::new(root, path)).await?;
         let (sender, watch, listed) = replies::channel(1, place, self.silence, None);
         tokio::spawn(async move {
             let Some(outcome) = send_batches(listing, &sender, &watch).await else {
@@ -83,16 +80,19 @@ impl Folder {
 
     pub(super) async fn send_small(&self, paths: Vec<String>) -> Result<Vec<SmallRead>, Status> {
         check_count(paths.len(), MAX_SMALL_FILES)?;
-        let _place = self.place()?;
+        let place = self.place()?;
         let root = Arc::clone(&self.root);
-        let read = blocking(move || {
-            let read = |path: &String| match read_small(&root, path) {
-                Ok(read) => read,
-                Err(status) => SmallRead::Refused(status.message().to_owned()),
+        let step = holding(place, move |stop| {
+            let read = |path: &String| {
+                step::check(stop)?;
+                Ok(match read_small(&root, path) {
+                    Ok(read) => read,
+                    Err(status) => SmallRead::Refused(status.message().to_owned()),
+                })
             };
-            Ok(paths.iter().map(read).collect::<Vec<_>>())
+            paths.iter().map(read).collect::<Result<Vec<_>, Status>>()
         });
-        let read = read.await?;
+        let (read, _place) = step.await?;
         self.wait_for(read.iter().map(SmallRead::bytes).sum()).await;
         Ok(read)
     }
@@ -131,6 +131,16 @@ async fn send_batches(
             return Some(Err(gone.into()));
         }
     }
+}
+
+/// Opens a file. Fails if it does not have this identity. Blocks.
+fn open(root: &Root, path: &FilePath, identity: &Identity) -> Result<Source, Status> {
+    let source = Source::open(&root.parent(path, false)?)?;
+    if identity != source.identity() {
+        let text = format!("{} has changed since it was described", root.label(path));
+        return Err(Status::failed_precondition(text));
+    }
+    Ok(source)
 }
 
 fn read_small(root: &Root, path: &str) -> Result<SmallRead, Status> {

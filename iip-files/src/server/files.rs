@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::downloads::{check_count, shutting_down};
 use super::folder::Folder;
+use super::step::{self, holding};
 use super::uploads::Upload;
 use crate::failure::{blocking, failed};
 use crate::hash::Hash;
@@ -52,11 +53,7 @@ impl Files for Folder {
     }
 
     async fn checksum(&self, path: &str, identity: Identity) -> Result<Hash, Status> {
-        let _place = self.place()?;
-        let source = self
-            .source(FilePath::parse_file(path)?, Some(identity))
-            .await?;
-        blocking(move || source.checksum()).await
+        self.checksum_of(path, identity).await
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Opened, Status> {
@@ -184,10 +181,12 @@ impl Files for Folder {
     async fn missing(&self, entries: Vec<Listed>) -> Result<Vec<bool>, Status> {
         self.check_writable()?;
         check_count(entries.len(), MAX_ENTRIES)?;
+        let place = self.place()?;
         let root = Arc::clone(&self.root);
-        blocking(move || {
+        let step = holding(place, move |stop| {
             let mut missing = Vec::with_capacity(entries.len());
             for listed in &entries {
+                step::check(stop)?;
                 let path = FilePath::parse(&listed.path)?;
                 missing.push(match listed.entry.kind {
                     Kind::Directory => root.directory(&path).is_err(),
@@ -197,20 +196,22 @@ impl Files for Folder {
                 });
             }
             Ok(missing)
-        })
-        .await
+        });
+        step.await.map(|(missing, _)| missing)
     }
 
     async fn make_directories(&self, paths: Vec<String>) -> Result<(), Status> {
         self.check_writable()?;
         check_count(paths.len(), MAX_ENTRIES)?;
+        let place = self.place()?;
         let root = Arc::clone(&self.root);
-        blocking(move || {
-            paths
-                .iter()
-                .try_for_each(|path| root.make_directory(&FilePath::parse(path)?).map(drop))
-        })
-        .await
+        let step = holding(place, move |stop| {
+            paths.iter().try_for_each(|path| {
+                step::check(stop)?;
+                root.make_directory(&FilePath::parse(path)?).map(drop)
+            })
+        });
+        step.await.map(drop)
     }
 
     async fn write_small(&self, files: Vec<SmallFile>) -> Result<(), Status> {

@@ -6,6 +6,7 @@ mod files;
 mod folder;
 mod replies;
 mod stale;
+mod step;
 mod uploads;
 mod writers;
 
