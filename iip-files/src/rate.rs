@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::service::MAX_PIECE_BYTES;
 use crate::sync::locked;
@@ -37,18 +37,36 @@ impl Rate {
     pub(crate) async fn pay(&self, bytes: usize) {
         let mut left = bytes;
         while left > 0 {
-            let step = left.min(self.step_bytes());
-            let mut owed = Owed {
-                rate: self,
-                bytes: step,
-            };
-            sleep_until(self.take(step)).await;
-            owed.bytes = 0;
-            left -= step;
+            left -= self.pay_step(left).await;
         }
     }
 
-    /// Returns the number of bytes that [`pay`](Self::pay) takes at once: those of a [`BURST`], but
+    /// Waits until the rate allows `bytes`, at most until this time. Returns the number of bytes
+    /// that it allows.
+    pub(crate) async fn pay_until(&self, bytes: usize, until: Instant) -> usize {
+        let mut paid = 0;
+        while paid < bytes {
+            match timeout_at(until, self.pay_step(bytes - paid)).await {
+                Ok(step) => paid += step,
+                Err(_) => break,
+            }
+        }
+        paid
+    }
+
+    /// Waits for the next of `left` bytes, and returns their number.
+    async fn pay_step(&self, left: usize) -> usize {
+        let step = left.min(self.step_bytes());
+        let mut owed = Owed {
+            rate: self,
+            bytes: step,
+        };
+        sleep_until(self.take(step)).await;
+        owed.bytes = 0;
+        step
+    }
+
+    /// Returns the number of bytes that are taken at once: those of a [`BURST`], but
     /// at most a piece.
     fn step_bytes(&self) -> usize {
         let of_burst = self.per_second / (1000 / BURST.as_millis() as u64);

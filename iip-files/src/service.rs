@@ -233,7 +233,8 @@ pub enum SmallRead {
         /// The content.
         bytes: Payload,
     },
-    /// The file is no longer small: it has to be read with [`Files::read`].
+    /// The file has to be read with [`Files::read`]: it is no longer small, or a rate limit of the
+    /// server does not allow it in this message.
     Large,
     /// The file cannot be read, for this reason.
     Refused(String),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use iip_files::service::Files;
+use iip_files::go::{self, GoFileClient};
+use iip_files::service::{Files, SmallRead};
 use iip_files::{FileClient, Folder, TransferOptions};
 use iip_rpc::{CallOptions, Client, Code, Server, Status, service};
 
@@ -100,4 +101,53 @@ async fn calls_that_are_cancelled_do_not_delay_transfers_under_a_limit() {
     within("a get", pair.files().get("file", target))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn small_files_for_which_a_limit_leaves_no_time_are_read_by_themselves() {
+    let pair = Pair::with(|folder| folder.bytes_per_second(50_000)).await;
+    fs::write(pair.served.join("file"), content(60_000)).unwrap();
+    // All of them take two minutes.
+    let paths = vec!["file".to_owned(); 100];
+    let options = CallOptions::new().timeout(Duration::from_secs(30));
+    let read = pair.raw().with_options(options).read_small(paths).await;
+    let read = read.unwrap();
+    assert_eq!(read.len(), 100);
+    assert!(matches!(read[0], SmallRead::File { .. }));
+    let files = read.iter().filter(|read| !matches!(read, SmallRead::Large));
+    // Five seconds allow 250,000 bytes, and a burst.
+    assert!(files.count() <= 4);
+}
+
+#[tokio::test]
+async fn a_directory_is_downloaded_under_a_limit_that_its_small_files_exceed() {
+    let pair = Pair::with(|folder| folder.bytes_per_second(30_000)).await;
+    fs::create_dir(pair.served.join("small")).unwrap();
+    for number in 0..6 {
+        let path = pair.served.join(format!("small/{number}"));
+        fs::write(path, content(60_000)).unwrap();
+    }
+    let target = pair.local.join("target");
+    let report = within("a get", pair.files().get("small", &target)).await;
+    assert_eq!(report.unwrap().files, 6);
+    for number in 0..6 {
+        let copy = fs::read(target.join(number.to_string())).unwrap();
+        assert!(copy == content(60_000), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_a_go_client_is_taken_in_the_parts_that_a_limit_allows() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = Folder::open(temp.path()).unwrap().writable(true);
+    let service = go::service(folder.bytes_per_second(20_000), "/srv");
+    let server = Server::builder().service(service);
+    let server = server.bind("127.0.0.1:0").await.unwrap();
+    let files = GoFileClient::new(Client::connect(server.target()).await.unwrap());
+    let source = temp.path().join("source");
+    // It is sent in one request, which has a timeout of 10 s.
+    fs::write(&source, content(240_000)).unwrap();
+    let report = within("a put", files.put(&source, "file")).await.unwrap();
+    assert_eq!(report.bytes, 240_000);
+    assert!(fs::read(temp.path().join("file")).unwrap() == content(240_000));
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use iip_rpc::{Code, Service, Status};
+use tokio::time::Instant;
 
 use super::wire::{DOWNLOAD_BYTES, Download, Part, Upload, Uploaded};
 use super::{GoFiles, GoFilesServer};
@@ -13,6 +14,7 @@ use crate::failure::{blocking, failed};
 use crate::part::{busy, lock};
 use crate::path::{FilePath, go_part_name};
 use crate::root::sync_directory;
+use crate::server::MAX_WAIT;
 
 /// Serves a folder on the paths of Go's file servers: see the [module](super).
 ///
@@ -56,13 +58,14 @@ impl GoFiles for GoFolder {
                 data: data.into(),
             })
         });
-        let part = part.await?;
-        self.folder.wait_for(part.data.len()).await;
+        let mut part = part.await?;
+        let allowed = self.wait_for(part.data.len()).await?;
+        part.data.truncate(allowed);
         Ok(part.encode())
     }
 
     async fn upload(&self, body: Bytes) -> Result<Bytes, Status> {
-        let (request, data) = Upload::decode(body)?;
+        let (request, mut data) = Upload::decode(body)?;
         let path = self.path(&request.file_path)?;
         self.folder.check_writable()?;
         self.folder.remove_stale_parts_if_due();
@@ -70,6 +73,12 @@ impl GoFiles for GoFolder {
         writers
             .claim(&path, request.task_id, silence, || self.folder.place())
             .await?;
+        if request.completed {
+            // There is no part after this one to take the rest in.
+            self.folder.wait_for(data.len()).await;
+        } else {
+            data.truncate(self.wait_for(data.len()).await?);
+        }
         let reply = Uploaded {
             task_id: request.task_id,
             done_bytes: data.len() as u64,
@@ -81,13 +90,25 @@ impl GoFiles for GoFolder {
             writers.remove(&path);
         }
         outcome?;
-        let bytes = usize::try_from(reply.done_bytes).unwrap_or(0);
-        self.folder.wait_for(bytes).await;
         reply.encode()
     }
 }
 
 impl GoFolder {
+    /// Waits for the rate limit, not longer than a client waits for its reply. Returns the number
+    /// of bytes that it allows: at least one, if there are any.
+    async fn wait_for(&self, bytes: usize) -> Result<usize, Status> {
+        let until = Instant::now() + MAX_WAIT;
+        let allowed = self.folder.wait_until(bytes, until).await;
+        if allowed == 0 && bytes > 0 {
+            let text = format!(
+                "the rate limit allows no bytes within {MAX_WAIT:?} (Folder::bytes_per_second)"
+            );
+            return Err(Status::resource_exhausted(text));
+        }
+        Ok(allowed)
+    }
+
     /// Returns the path below the folder.
     fn path(&self, text: &str) -> Result<FilePath, Status> {
         let below = text.strip_prefix(&self.prefix);

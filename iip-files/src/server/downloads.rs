@@ -4,8 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use iip_rpc::{CallContext, Status, StreamSender};
+use tokio::time::Instant;
 
-use super::folder::Folder;
+use super::folder::{Folder, MAX_WAIT};
 use super::replies::{self, Replies, Watch};
 use super::step::{self, holding};
 use crate::failure::blocking;
@@ -92,8 +93,15 @@ impl Folder {
             };
             paths.iter().map(read).collect::<Result<Vec<_>, Status>>()
         });
-        let (read, _place) = step.await?;
-        self.wait_for(read.iter().map(SmallRead::bytes).sum()).await;
+        let (mut read, _place) = step.await?;
+        let until = Instant::now() + MAX_WAIT;
+        for read in &mut read {
+            let bytes = read.bytes();
+            if self.wait_until(bytes, until).await < bytes {
+                // A stream may take any time.
+                *read = SmallRead::Large;
+            }
+        }
         Ok(read)
     }
 }

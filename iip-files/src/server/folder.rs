@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use iip_rpc::{Code, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::stale::Stale;
 use super::uploads::Uploads;
@@ -19,6 +20,8 @@ use crate::service::FilesServer;
 
 const MAX_OPEN_TRANSFERS: usize = 64;
 const SILENCE: Duration = Duration::from_secs(30);
+/// Time for which a message waits for the rate limit; the calls of clients have timeouts.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(5);
 const PART_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A folder that is served. Clients can read its files, and write files if the folder is
@@ -177,6 +180,15 @@ impl Folder {
     pub(crate) async fn wait_for(&self, bytes: usize) {
         if let Some(rate) = &self.rate {
             rate.pay(bytes).await;
+        }
+    }
+
+    /// Waits until the rate limit allows this number of bytes, at most until this time. Returns the
+    /// number of bytes that it allows.
+    pub(crate) async fn wait_until(&self, bytes: usize, until: Instant) -> usize {
+        match &self.rate {
+            Some(rate) => rate.pay_until(bytes, until).await,
+            None => bytes,
         }
     }
 

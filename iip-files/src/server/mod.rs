@@ -11,3 +11,4 @@ mod uploads;
 mod writers;
 
 pub use self::folder::Folder;
+pub(crate) use self::folder::MAX_WAIT;
