@@ -18,6 +18,9 @@ use crate::send::{QUEUED_PIECES, Source, send};
 use crate::service::{Identity, Listed, MAX_SMALL_FILES, Piece, ReadRequest, SmallRead};
 use crate::small::read_small_file;
 
+/// Maximum size, in bytes, of the paths of directories that a listing still has to read.
+const MAX_STACK_BYTES: usize = 8 << 20;
+
 impl Folder {
     pub(super) async fn send_file(
         &self,
@@ -60,7 +63,10 @@ impl Folder {
         let place = self.place()?;
         let path = FilePath::parse(path)?;
         let root = Arc::clone(&self.root);
-        let (listing, place) = holding(place, |_| Listing::new(root, path)).await?;
+        let step = holding(place, |_| {
+            Ok(Listing::new(root, path)?.max_stack_bytes(MAX_STACK_BYTES))
+        });
+        let (listing, place) = step.await?;
         let (sender, watch, listed) = replies::channel(1, place, self.silence, None);
         tokio::spawn(async move {
             let Some(outcome) = send_batches(listing, &sender, &watch).await else {

@@ -109,7 +109,8 @@ impl Folder {
 
     /// Sets the maximum number of concurrent transfers, listings, and other calls that read or write
     /// whole or several files, in both directions together; further ones are rejected with
-    /// `RESOURCE_EXHAUSTED`. Each takes up to 8 MiB of memory. 0 counts as 1. Default: 64.
+    /// `RESOURCE_EXHAUSTED`. Each takes up to 8 MiB of memory, a listing up to 16 MiB. 0 counts as
+    /// 1. Default: 64.
     #[must_use]
     pub fn max_open_transfers(mut self, transfers: usize) -> Self {
         self.max_open_transfers = transfers.clamp(1, Semaphore::MAX_PERMITS);
