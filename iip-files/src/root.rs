@@ -106,6 +106,16 @@ impl Root {
 }
 
 impl Parent {
+    /// Like [`ambient`](Self::ambient), but creates the directory and its parents if they do not
+    /// exist.
+    pub(crate) fn make_ambient(path: &Path) -> Result<Self, Status> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)
+                .map_err(|error| failed(error, format_args!("creating {}", parent.display())))?;
+        }
+        Self::ambient(path)
+    }
+
     /// Opens the directory of a file of this machine. The path comes from the user, so it may lead
     /// anywhere; only the name of the file is checked.
     pub(crate) fn ambient(path: &Path) -> Result<Self, Status> {
@@ -146,17 +156,18 @@ impl Parent {
         })
     }
 
-    /// Returns `true` if a regular file exists with this size and modification time.
+    /// Returns `true` if a regular file exists with this size and modification time. If its time
+    /// has no fraction of a second, which some file systems do not store, the seconds are compared.
     pub(crate) fn is_unchanged(&self, identity: &Identity) -> bool {
-        entry(&self.dir, OsStr::new(&self.name)).is_ok_and(
-            |Entry {
-                 kind,
-                 identity: found,
-             }| {
-                kind == Kind::File
-                    && (found.size, found.modified) == (identity.size, identity.modified)
-            },
-        )
+        let found = entry(&self.dir, OsStr::new(&self.name));
+        found.is_ok_and(|found| {
+            let (time, wanted) = (found.identity.modified, identity.modified);
+            let is_coarse = time.nanoseconds == 0;
+            found.kind == Kind::File
+                && found.identity.size == identity.size
+                && time.seconds == wanted.seconds
+                && (is_coarse || time.nanoseconds == wanted.nanoseconds)
+        })
     }
 
     /// Fails if the name belongs to anything but a regular file or a symbolic link. Of a link, the

@@ -282,8 +282,18 @@ async fn files_that_do_not_exist_are_named() {
     assert_eq!(status.code(), Code::NotFound, "{status}");
     assert!(status.message().contains("missing/file"), "{status}");
     fs::write(pair.served.join("file"), "x").unwrap();
-    let nowhere = pair.local.join("no/such/folder");
-    let status = pair.files().get("file", &nowhere).await.unwrap_err();
-    assert_eq!(status.code(), Code::NotFound, "{status}");
-    assert!(status.message().contains("no/such"), "{status}");
+    let below_a_file = pair.served.join("file/below");
+    let status = pair.files().get("file", &below_a_file).await.unwrap_err();
+    assert!(status.message().contains("served/file"), "{status}");
+}
+
+#[tokio::test]
+async fn the_parents_of_a_downloaded_file_are_created() {
+    let pair = Pair::new().await;
+    fs::write(pair.served.join("file"), "x").unwrap();
+    let target = pair.local.join("some/new/file");
+    pair.files().get("missing", &target).await.unwrap_err();
+    assert!(!pair.local.join("some").exists());
+    pair.files().get("file", &target).await.unwrap();
+    assert_eq!(fs::read(target).unwrap(), b"x");
 }

@@ -124,6 +124,14 @@ impl Output {
         }
     }
 
+    /// Writes an error on stderr that does not end the command. Its text may come from a server. In
+    /// JSON, the result of the command contains it.
+    pub(crate) fn error(&self, text: impl Display) {
+        if !self.is_json() {
+            self.error_line("error", "31", &Printable(text));
+        }
+    }
+
     /// Writes a text on stderr if `--verbose` is set. It may have several lines.
     pub(crate) fn detail(&self, text: impl Display) {
         if self.args.verbose {

@@ -3,6 +3,7 @@
 mod disk;
 mod interrupted;
 mod support;
+mod unreadable;
 
 use std::fs;
 
@@ -99,6 +100,14 @@ async fn folders_make_the_round_trip() {
     }
     assert!(home.0.join("got/empty").is_dir());
 
+    let again = home
+        .iq(&["put", here.to_str().unwrap(), &server.uri("in/")])
+        .await;
+    assert!(
+        again.out.ends_with("\t0 files, 4 unchanged\n"),
+        "{}",
+        again.out
+    );
     // Files that exist already are not sent again.
     let again = ["put", "--json", here.to_str().unwrap(), &server.uri("in/")];
     let ran = home.iq(&again).await;
@@ -122,6 +131,44 @@ async fn several_sources_go_into_a_folder() {
     let ran = home.iq(&["put", &a, "/nowhere", &server.uri("")]).await;
     assert!(ran.err.contains("/nowhere"), "{}", ran.err);
     assert_eq!(server.names(""), ["a", "in"]);
+}
+
+#[tokio::test]
+async fn sources_that_would_replace_each_other_are_refused_before_anything_is_sent() {
+    let home = Home::new();
+    let server = Serve::start(&home, &["--write"]).await;
+    let (a, b) = (home.write("a/same", "1"), home.write("b/same", "2"));
+    let error = home
+        .iq(&["put", &a, &b, &server.uri("in/")])
+        .await
+        .failed(2);
+    assert!(error.contains(&a) && error.contains(&b), "{error}");
+    assert!(server.names("").is_empty());
+}
+
+#[tokio::test]
+async fn streams_are_not_taken_for_files() {
+    let home = Home::new();
+    for args in [["put", "-", "localhost:1/a"], ["get", "localhost:1/a", "-"]] {
+        let error = home.iq(&args).await.failed(2);
+        assert!(error.contains("not supported"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn names_move_no_cursor_and_folders_of_the_target_are_created() {
+    let home = Home::new();
+    let server = Serve::start(&home, &["--write"]).await;
+    let file = home.write("a\n\u{1b}[31mb", "x");
+    let put = home.iq(&["put", &file, &server.uri("")]).await.data();
+    assert!(put.contains("a\\n\\u{1b}[31mb\t1 bytes"), "{put}");
+    let (uri, below) = (server.uri("a\n\u{1b}[31mb"), home.0.join("new/below/"));
+    let got = home
+        .iq(&["get", &uri, below.to_str().unwrap()])
+        .await
+        .data();
+    assert!(got.starts_with("a\\n\\u{1b}[31mb\t"), "{got}");
+    assert!(below.join("a\n\u{1b}[31mb").exists());
 }
 
 #[tokio::test]

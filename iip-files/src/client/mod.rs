@@ -107,7 +107,7 @@ impl FileClient {
     }
 
     /// Downloads a file, or a directory with everything below it. `local` is the path of the new
-    /// file or directory itself.
+    /// file or directory itself; its parents are created if they do not exist.
     ///
     /// Like [`put`](Self::put), resumes an interrupted transfer, and skips files of a directory
     /// that exist already. Nothing is written outside `local`, whatever the server sends.
@@ -127,7 +127,7 @@ impl FileClient {
         let described = self.again(&tracker, || self.files.stat(remote.as_str()));
         match described.await?.kind {
             Kind::File => {
-                let parent = crate::failure::blocking(move || Parent::ambient(&local)).await?;
+                let parent = crate::failure::blocking(move || Parent::make_ambient(&local)).await?;
                 tracker.single(remote.as_str());
                 Box::pin(self.get_file(&remote, parent, &tracker)).await?;
             }

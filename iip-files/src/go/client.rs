@@ -60,7 +60,8 @@ impl GoFileClient {
         self
     }
 
-    /// Downloads a file. `remote` is its path on the server, and `local` its path on this machine.
+    /// Downloads a file. `remote` is its path on the server, and `local` its path on this machine,
+    /// whose parents are created if they do not exist.
     ///
     /// # Errors
     ///
@@ -252,7 +253,7 @@ impl Drop for Target {
 
 impl Target {
     fn open(path: &Path) -> Result<Self, Status> {
-        let parent = Parent::ambient(path)?;
+        let parent = Parent::make_ambient(path)?;
         parent.check_replaceable()?;
         let name = go_part_name(&parent.name);
         let part = lock(&parent.dir, &name);

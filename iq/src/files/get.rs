@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
-use super::place::Remote;
+use super::place::{Remote, not_a_stream};
+use super::size_limit;
 use super::transfer::{Transfer, TransferArgs};
 use crate::complete;
 use crate::connection::ConnectArgs;
@@ -31,9 +32,14 @@ pub(crate) struct GetArgs {
 impl GetArgs {
     pub(crate) async fn run(&self, connect: &ConnectArgs, output: &Output) -> Outcome {
         let remote = Remote::parse(&self.source)?;
+        if let Some(destination) = &self.destination {
+            not_a_stream(destination)?;
+        }
         let destination = remote.destination(self.destination.as_deref());
+        size_limit::ignore_signal()?;
         let connection = connect.connect(remote.target, output).await?;
-        let transfer = Transfer::new(&self.transfer, connection.client, *output);
-        transfer.get(remote.path, &destination).await
+        let mut transfer = Transfer::new(&self.transfer, connection.client, *output);
+        transfer.get(remote.path, &destination).await?;
+        transfer.end()
     }
 }

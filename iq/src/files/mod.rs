@@ -5,6 +5,7 @@ mod place;
 mod progress;
 mod put;
 mod serve;
+mod size_limit;
 mod transfer;
 
 pub(crate) use self::get::GetArgs;

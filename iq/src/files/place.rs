@@ -53,6 +53,16 @@ impl<'a> Remote<'a> {
     }
 }
 
+/// Fails if a path is `-`, which other programs take for stdin or stdout.
+pub(super) fn not_a_stream(path: &Path) -> Outcome {
+    match path.as_os_str().as_encoded_bytes() {
+        b"-" => Err(Failure::Usage(
+            "`-`: transfers from stdin and to stdout are not supported; `./-` is a file".to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Returns a path as text, for messages and requests.
 pub(super) fn text_of(path: &Path) -> Outcome<&str> {
     path.to_str()

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use iip_files::{Phase, Progress};
@@ -9,6 +10,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::output::Output;
+
+/// Time without progress after which a transfer is given up.
+pub(super) const RESUME_FOR: Duration = Duration::from_secs(30);
 
 /// Minimum time between lines of JSON.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -19,6 +23,8 @@ pub(super) struct Display {
     bar: ProgressBar,
     /// The time at which the last line of JSON was written.
     told: Mutex<Option<Instant>>,
+    /// Set after a lost connection, until bytes are transferred again.
+    is_lost: AtomicBool,
 }
 
 impl Display {
@@ -37,6 +43,7 @@ impl Display {
             output,
             bar,
             told: Mutex::new(None),
+            is_lost: AtomicBool::new(false),
         }
     }
 
@@ -56,6 +63,13 @@ impl Display {
                     progress.path
                 )
             }),
+            Phase::Reconnecting if !self.is_lost.swap(true, Ordering::Relaxed) => {
+                self.event("lost", progress, || {
+                    let limit = RESUME_FOR.as_secs();
+                    format!("connection lost, trying again for {limit}s")
+                });
+            }
+            Phase::Transferring | Phase::Done => self.is_lost.store(false, Ordering::Relaxed),
             _ => {}
         }
         let of_file = match progress.phase {

@@ -9,6 +9,7 @@ use iip_files::{Folder, go};
 use iip_rpc::Server;
 use serde_json::json;
 
+use super::size_limit;
 use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
@@ -53,6 +54,7 @@ impl ServeArgs {
         let prefix = self.folder.canonicalize().unwrap_or_default();
         let prefix = prefix.to_str().unwrap_or_default();
         let failed = |error| Failure::Own(format!("{}: {error} (option --listen)", self.listen));
+        size_limit::ignore_signal()?;
         // Installed before the server listens, so that no signal kills the process from then on.
         let mut signal = ShutdownSignal::new().map_err(failed)?;
         let server = Server::builder()

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
+use iip_core::Printable;
 use iip_files::go::GoFileClient;
-use iip_files::{FileClient, Report, TransferOptions};
+use iip_files::{FileClient, Report, Skipped, TransferOptions};
 use iip_rpc::{Client, Code, Status};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::progress::Display;
+use super::progress::{Display, RESUME_FOR};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::size;
@@ -34,6 +35,8 @@ pub(super) struct Transfer<'a> {
     args: &'a TransferArgs,
     client: Client,
     output: Output,
+    /// Number of files and folders that could not be read at their source.
+    unreadable: u64,
 }
 
 impl<'a> Transfer<'a> {
@@ -42,11 +45,12 @@ impl<'a> Transfer<'a> {
             args,
             client,
             output,
+            unreadable: 0,
         }
     }
 
     /// Uploads `source`, which is called `name` in the output.
-    pub(super) async fn put(&self, source: &Path, name: &str, path: &str) -> Outcome {
+    pub(super) async fn put(&mut self, source: &Path, name: &str, path: &str) -> Outcome {
         let (options, display) = self.options(name);
         let (source, path) = (source.to_owned(), path.to_owned());
         let report = match self.args.go {
@@ -63,8 +67,11 @@ impl<'a> Transfer<'a> {
     }
 
     /// Downloads the file or folder at `path`.
-    pub(super) async fn get(&self, path: &str, destination: &Path) -> Outcome {
-        let name = relative(path);
+    pub(super) async fn get(&mut self, path: &str, destination: &Path) -> Outcome {
+        let name = match relative(path) {
+            "" => ".",
+            name => name,
+        };
         let (options, display) = self.options(name);
         let (path, destination) = (path.to_owned(), destination.to_owned());
         let report = match self.args.go {
@@ -85,6 +92,7 @@ impl<'a> Transfer<'a> {
         let shown = Arc::clone(&display);
         let options = TransferOptions::new()
             .verify(self.args.verify)
+            .resume_for(RESUME_FOR)
             .progress(move |progress| shown.show(progress));
         let options = match self.args.limit_rate {
             Some(rate) => options.bytes_per_second(rate),
@@ -103,14 +111,14 @@ impl<'a> Transfer<'a> {
 
     /// Prints the result of a transfer.
     fn told(
-        &self,
+        &mut self,
         r#type: &str,
         name: &str,
         report: Result<Report, Status>,
         display: &Display,
     ) -> Outcome {
         display.finish();
-        let report = report.map_err(|status| self.explained(status))?;
+        let report = report.map_err(|status| self.explained(r#type, status))?;
         for skipped in &report.skipped {
             if self.output.is_json() {
                 let value = json!({"path": skipped.path, "reason": skipped.reason});
@@ -120,6 +128,11 @@ impl<'a> Transfer<'a> {
             let note = format_args!("skipped {}: {}", skipped.path, skipped.reason);
             self.output.note(note);
         }
+        for Skipped { path, reason, .. } in &report.unreadable {
+            self.output
+                .error(format_args!("{path} cannot be read: {reason}"));
+        }
+        self.unreadable += report.unreadable_count;
         let hash = report.hash.as_ref().map(ToString::to_string);
         let value = json!({
             "path": name,
@@ -128,15 +141,23 @@ impl<'a> Transfer<'a> {
             "transferred": report.transferred,
             "unchanged": report.unchanged,
             "restarted": report.restarted,
-            "skipped": report.skipped.len(),
+            "skipped": report.skipped.iter().map(named).collect::<Vec<_>>(),
+            "skipped_count": report.skipped_count,
+            "unreadable": report.unreadable.iter().map(named).collect::<Vec<_>>(),
+            "unreadable_count": report.unreadable_count,
             "blake3": hash,
         });
+        let name = Printable(name);
         let line = match &hash {
             Some(hash) => format!("{name}\t{} bytes\tblake3 {hash}", report.bytes),
             None => {
                 let plural = if report.files == 1 { "" } else { "s" };
+                let unchanged = match report.unchanged {
+                    0 => String::new(),
+                    unchanged => format!(", {unchanged} unchanged"),
+                };
                 format!(
-                    "{name}\t{} bytes\t{} file{plural}",
+                    "{name}\t{} bytes\t{} file{plural}{unchanged}",
                     report.bytes, report.files
                 )
             }
@@ -144,8 +165,22 @@ impl<'a> Transfer<'a> {
         self.output.either(r#type, value, line)
     }
 
+    /// Fails if files or folders could not be read at their source.
+    pub(super) fn end(&self) -> Outcome {
+        match self.unreadable {
+            0 => Ok(()),
+            1 => Err(Failure::Own(
+                "1 file or folder could not be read and was left out".to_owned(),
+            )),
+            count => Err(Failure::Own(format!(
+                "{count} files or folders could not be read and were left out"
+            ))),
+        }
+    }
+
     /// Adds advice to the text of a failure.
-    fn explained(&self, status: Status) -> Failure {
+    fn explained(&self, r#type: &str, status: Status) -> Failure {
+        let is_read_only = status.message().contains("the folder is read-only");
         let hint = match (status.code(), self.args.go) {
             (Code::Unimplemented, false) => {
                 "the server has no service iip.Files: `iq serve` has it, and servers of Go need --go"
@@ -153,7 +188,9 @@ impl<'a> Transfer<'a> {
             (Code::Unimplemented, true) => {
                 "the server does not have the paths of Go's file servers: try without --go"
             }
-            (Code::PermissionDenied, false) => "`iq serve` lets clients write with --write",
+            (Code::PermissionDenied, _) if r#type == "put" && is_read_only => {
+                "`iq serve` lets clients write with --write"
+            }
             _ => return status.into(),
         };
         let text = format!("{}: {hint}", status.message());
@@ -172,6 +209,11 @@ async fn beside(
         Some(joined) => joined.map_err(Status::internal_from)?,
         None => Err(Status::internal("a task that was spawned ends")),
     }
+}
+
+/// Returns an entry that was left out, with its reason.
+fn named(skipped: &Skipped) -> Value {
+    json!({"path": skipped.path, "reason": skipped.reason})
 }
 
 /// Returns the path relative to the folder of a server.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -156,7 +157,7 @@ impl Scene {
             assert!(!self.target.exists());
         }
         let last = self.client();
-        self.ends_well(last, durable).await;
+        self.ends_well(last, durable, 0..=0).await;
     }
 
     /// Kills the server, and starts it again, while the client continues.
@@ -171,11 +172,14 @@ impl Scene {
             std::mem::replace(&mut self.server, next).kill().await;
             self.proxy.leads_to(&self.server);
         }
-        self.ends_well(client, 0).await;
+        // The server may be killed again before the client has reconnected.
+        self.ends_well(client, 0, 1..=KILLS).await;
     }
 
-    async fn ends_well(self, client: Running, durable: u64) {
+    async fn ends_well(self, mut client: Running, durable: u64, losses: RangeInclusive<u64>) {
         let done = client.result().await;
+        let found = client.losses;
+        assert!(losses.contains(&found), "{found} of {losses:?}");
         assert_eq!(done["blake3"], hash(&self.data));
         assert!(done["transferred"].as_u64().unwrap() <= SIZE + KILLS * AGAIN - durable);
         same(&self.target, &self.data);

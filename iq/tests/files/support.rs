@@ -105,6 +105,8 @@ pub(super) struct Running {
     /// The offset at which it was first resumed.
     pub(super) resumed_at: Option<u64>,
     pub(super) durable: u64,
+    /// Number of lost connections.
+    pub(super) losses: u64,
 }
 
 impl Running {
@@ -118,6 +120,7 @@ impl Running {
             lines,
             resumed_at: None,
             durable: 0,
+            losses: 0,
         }
     }
 
@@ -126,6 +129,7 @@ impl Running {
         if value["type"] == "resumed" {
             self.resumed_at = self.resumed_at.or_else(|| value["bytes"].as_u64());
         }
+        self.losses += u64::from(value["type"] == "lost");
         self.durable = value["durable"].as_u64().unwrap_or(self.durable);
         Some(value)
     }
@@ -148,7 +152,7 @@ impl Running {
     }
 
     /// Waits for the end of the program, and returns the last line.
-    pub(super) async fn result(mut self) -> Value {
+    pub(super) async fn result(&mut self) -> Value {
         let mut last = Value::Null;
         while let Some(value) = self.next().await {
             last = value;
