@@ -249,7 +249,7 @@ impl Part {
     }
 
     /// Removes the unfinished file, so that the next transfer starts from the beginning.
-    fn discard(&self) {
+    pub(crate) fn discard(&self) {
         // If this fails, the next transfer finds the file invalid, or it is removed as stale later.
         let _ = self.disk.parent.dir.remove_file(&self.names.1);
         let _ = self.disk.parent.dir.remove_file(&self.names.0);

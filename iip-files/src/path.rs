@@ -10,6 +10,10 @@ const MAX_PATH_BYTES: usize = 4096;
 /// Maximum number of bytes that are added to the name of a target for its part file or journal.
 const PART_NAME_BYTES: usize = ".".len() + ".0123456789abcdef.journal".len();
 
+/// Maximum number of bytes of the name of a target that the names of its part file and journal
+/// begin with.
+const MAX_BEGIN_BYTES: usize = MAX_NAME_BYTES - PART_NAME_BYTES;
+
 /// A path below the root of a folder. It cannot lead out of the folder or name an unfinished file.
 /// The path of the root itself is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,16 +94,23 @@ pub(crate) fn objection(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns `true` for names of the form that [`part_names`] returns.
+/// Returns `true` for names that [`part_names`] and [`go_part_name`] return.
 pub(crate) fn is_reserved(name: &str) -> bool {
     let stem = name
         .strip_suffix(".part")
         .or_else(|| name.strip_suffix(".journal"));
-    let Some((begin, id)) = stem.and_then(|stem| stem.rsplit_once('.')) else {
+    let stem = stem.and_then(|stem| Some((stem, stem.strip_prefix('.')?.rsplit_once('.')?)));
+    let Some((stem, (begin, id))) = stem else {
         return false;
     };
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    begin.starts_with('.') && id.len() == 16 && id.bytes().all(is_hex)
+    // The hash in a name that was cut is of a name that is not known here.
+    let may_be_cut = begin.len() + 4 > MAX_BEGIN_BYTES;
+    id.len() == 16
+        && id.bytes().all(is_hex)
+        && (may_be_cut
+            || stem == hidden(begin, begin.as_bytes())
+            || stem == hidden(begin, format!("\0{begin}").as_bytes()))
 }
 
 /// Returns the names of the part file and the journal of a file, in the same directory. They depend
@@ -118,7 +129,7 @@ pub(crate) fn go_part_name(name: &str) -> String {
 /// Returns a dot, the beginning of `name`, and a hash of `identity` in hexadecimal digits.
 fn hidden(name: &str, identity: &[u8]) -> String {
     let id = &blake3::hash(identity).to_hex()[..16];
-    let begin = beginning(name, MAX_NAME_BYTES - PART_NAME_BYTES);
+    let begin = beginning(name, MAX_BEGIN_BYTES);
     format!(".{begin}.{id}")
 }
 
@@ -171,6 +182,7 @@ mod tests {
             ".part",
             ".journal",
             "a.part",
+            ".notes.0123456789abcdef.part",
             &"a".repeat(255),
         ] {
             assert!(FilePath::parse(path).is_ok(), "{path}");

@@ -94,10 +94,10 @@ fn write_small_file(parent: Parent, small: Small) -> Result<(), Status> {
     )?;
     if part.position() < size {
         let chunk = Some(*small.hash.as_bytes());
-        part.write(&[Piece {
-            chunk,
-            bytes: small.bytes,
-        }])?;
+        let bytes = small.bytes;
+        let written = part.write(&[Piece { chunk, bytes }]);
+        // Nothing of it can be resumed.
+        written.inspect_err(|_| part.discard())?;
         // Not synced here: the commit syncs the file.
         part.take_unsynced();
     }

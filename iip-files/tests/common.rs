@@ -96,6 +96,12 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Returns the name of the unfinished file of this file.
+pub(crate) fn part_name(name: &str) -> String {
+    let hash = blake3::hash(name.as_bytes()).to_hex();
+    format!(".{name}.{}.part", &hash[..16])
+}
+
 /// Returns bytes that differ from position to position.
 pub(crate) fn content(size: usize) -> Vec<u8> {
     let mut bytes = vec![0x5A; size];

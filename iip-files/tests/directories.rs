@@ -358,3 +358,23 @@ async fn a_file_that_is_replaced_keeps_its_mode() {
         assert_eq!(mode(&source.join(name)), 0o600, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_file_whose_time_has_no_fraction_of_a_second_is_not_sent_again() {
+    let pair = Pair::new().await;
+    let source = pair.local.join("it");
+    fs::create_dir(&source).unwrap();
+    let file = fs::File::create(source.join("file")).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_700);
+    file.set_modified(time).unwrap();
+    pair.files().put(&source, "it").await.unwrap();
+    for (milliseconds, unchanged) in [(1_700_000_000_000, 1), (1_700_000_000_600, 0)] {
+        let there = fs::File::options()
+            .write(true)
+            .open(pair.served.join("it/file"));
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
+        there.unwrap().set_modified(time).unwrap();
+        let report = pair.files().put(&source, "it").await.unwrap();
+        assert_eq!(report.unchanged, unchanged, "{milliseconds}");
+    }
+}

@@ -10,7 +10,7 @@ use iip_files::service::{
 };
 use iip_rpc::{CallContext, Code, Status, Streaming};
 
-use crate::common::{MIB, Pair, content, names, pieces, within};
+use crate::common::{MIB, Pair, content, names, part_name, pieces, within};
 
 /// Tries to read and to write a path by every method that takes one.
 async fn all_attempts(pair: &Pair, path: &str) -> Vec<(&'static str, Status)> {
@@ -95,11 +95,11 @@ async fn paths_that_lead_out_are_refused_by_every_method() {
         "a//file",
         "file/",
         "fi\0le",
-        ".file.0123456789abcdef.part",
-        ".file.0123456789abcdef.journal",
+        &part_name("file"),
+        &part_name("file").replace(".part", ".journal"),
         &long,
         &deep,
-        "a/.x.0123456789abcdef.part/b",
+        &format!("a/{}/b", part_name("x")),
     ];
     for path in paths {
         for (method, status) in within("the attempts", all_attempts(&pair, path)).await {
