@@ -229,8 +229,8 @@ impl Part {
         dir.remove_file(&self.names.1)
     }
 
-    /// Sets the length, modification time and mode of the part file, syncs it, and checks that its name
-    /// still refers to it.
+    /// Sets the length, modification time and mode of the part file, syncs it, and checks that its
+    /// name still refers to it.
     fn complete(&self) -> io::Result<()> {
         let part = &self.disk.part;
         // Removes what an incomplete chunk has left.

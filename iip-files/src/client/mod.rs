@@ -74,16 +74,17 @@ impl FileClient {
     /// of a directory that the server has with the same size and modification time are not sent.
     /// Symbolic links in a directory are not followed; they and special files are listed in
     /// [`Report::skipped`]. Files and directories in it that cannot be read, or are removed or
-    /// change in the meantime, are listed in [`Report::unreadable`], and all others are transferred.
+    /// change in the meantime, are listed in [`Report::unreadable`]; all others are transferred.
     ///
     /// # Errors
     ///
     /// `ABORTED` if another client is writing the same file. `FAILED_PRECONDITION` if the file
     /// changes while it is sent. `RESOURCE_EXHAUSTED` if the disk of the server is full, or a limit
-    /// is reached. `DATA_LOSS` if the received bytes or the hash of the server do not match. `PERMISSION_DENIED`
-    /// if the folder is read-only. The error of the connection if it is lost, and there is no
-    /// progress for [`TransferOptions::resume_for`]. `UNAVAILABLE` if the server is silent. The next transfer resumes after the bytes that
-    /// have arrived, unless the check of the whole file has failed.
+    /// is reached. `DATA_LOSS` if the received bytes or the hash of the server do not match.
+    /// `PERMISSION_DENIED` if the folder is read-only. The error of the connection if it is lost,
+    /// and there is no progress for [`TransferOptions::resume_for`]. `UNAVAILABLE` if the server is
+    /// silent. The next transfer resumes after the bytes that have arrived, unless the check of the
+    /// whole file has failed.
     ///
     /// # Cancel safety
     ///

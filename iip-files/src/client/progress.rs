@@ -72,7 +72,9 @@ pub struct Report {
     /// Number of files that were transferred from the beginning because their source had changed
     /// since an earlier, interrupted transfer.
     pub restarted: u64,
-    /// The hash of the file, if a single file was transferred.
+    /// The hash of the file, if a single file was transferred. After a resumed upload without
+    /// [`verify`](crate::TransferOptions::verify), it is that of the server; otherwise, this side
+    /// has compared it with its own.
     pub hash: Option<Hash>,
     /// The entries of a directory that are not transferred, such as symbolic links and special
     /// files, with the reasons; the first 1000 of [`skipped_count`](Self::skipped_count).
@@ -215,7 +217,10 @@ impl<'a> Tracker<'a> {
     }
 
     pub(super) fn durable(&self, durable: u64) {
-        self.tell(|state| state.progress.durable = durable);
+        self.tell(|state| {
+            state.progress.phase = Phase::Transferring;
+            state.progress.durable = durable;
+        });
     }
 
     /// Returns the number of bytes of the current file that were sent or received.
