@@ -124,12 +124,9 @@ impl Output {
         }
     }
 
-    /// Writes an error on stderr that does not end the command. Its text may come from a server. In
-    /// JSON, the result of the command contains it.
+    /// Writes an error on stderr that does not end the command. Its text may come from a server.
     pub(crate) fn error(&self, text: impl Display) {
-        if !self.is_json() {
-            self.error_line("error", "31", &Printable(text));
-        }
+        self.remark("error", "error", "31", text);
     }
 
     /// Writes a text on stderr if `--verbose` is set. It may have several lines.
@@ -156,7 +153,7 @@ impl Output {
         }
     }
 
-    /// Writes a text on stderr that is not an error.
+    /// Writes a text on stderr that does not end the command.
     fn remark(&self, r#type: &str, label: &str, colour: &str, text: impl Display) {
         let text = text.to_string();
         let text = in_options(&text);

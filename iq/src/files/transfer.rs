@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::progress::{Display, RESUME_FOR};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
+use crate::plural::counted;
 use crate::size;
 
 /// Options of transfers.
@@ -119,18 +120,15 @@ impl<'a> Transfer<'a> {
     ) -> Outcome {
         display.finish();
         let report = report.map_err(|status| self.explained(r#type, status))?;
-        for skipped in &report.skipped {
-            if self.output.is_json() {
-                let value = json!({"path": skipped.path, "reason": skipped.reason});
-                self.output.object("skipped", value)?;
-                continue;
+        // In JSON, the result has them.
+        if !self.output.is_json() {
+            for Skipped { path, reason, .. } in &report.skipped {
+                self.output.note(format_args!("skipped {path}: {reason}"));
             }
-            let note = format_args!("skipped {}: {}", skipped.path, skipped.reason);
-            self.output.note(note);
-        }
-        for Skipped { path, reason, .. } in &report.unreadable {
-            self.output
-                .error(format_args!("{path} cannot be read: {reason}"));
+            for Skipped { path, reason, .. } in &report.unreadable {
+                self.output
+                    .error(format_args!("{path} cannot be read: {reason}"));
+            }
         }
         self.unreadable += report.unreadable_count;
         let hash = report.hash.as_ref().map(ToString::to_string);
@@ -151,15 +149,12 @@ impl<'a> Transfer<'a> {
         let line = match &hash {
             Some(hash) => format!("{name}\t{} bytes\tblake3 {hash}", report.bytes),
             None => {
-                let plural = if report.files == 1 { "" } else { "s" };
+                let files = counted(report.files, "file");
                 let unchanged = match report.unchanged {
                     0 => String::new(),
                     unchanged => format!(", {unchanged} unchanged"),
                 };
-                format!(
-                    "{name}\t{} bytes\t{} file{plural}{unchanged}",
-                    report.bytes, report.files
-                )
+                format!("{name}\t{} bytes\t{files}{unchanged}", report.bytes)
             }
         };
         self.output.either(r#type, value, line)
