@@ -25,7 +25,7 @@ async fn checksum(files: &FilesClient, path: &str) -> Result<Hash, Status> {
 }
 
 fn hasty(pair: &Pair) -> FilesClient {
-    let timeout = Duration::from_millis(200);
+    let timeout = Duration::from_secs(1);
     pair.raw().with_options(CallOptions::new().timeout(timeout))
 }
 
