@@ -189,7 +189,10 @@ impl Parent {
             use std::os::unix::fs::PermissionsExt as _;
 
             let mode = old.permissions().mode() & 0o777 | further;
-            new.set_permissions(std::fs::Permissions::from_mode(mode))?;
+            // File systems without permissions refuse to set them.
+            if new.metadata()?.permissions().mode() & 0o777 != mode {
+                new.set_permissions(std::fs::Permissions::from_mode(mode))?;
+            }
         }
         #[cfg(not(unix))]
         let _ = (new, further);
