@@ -412,6 +412,22 @@ async fn a_part_that_does_not_follow_the_one_before_is_refused() {
     assert!(text.contains("ends at 7"), "{text}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn an_upload_keeps_the_permissions_of_the_file_that_it_replaces() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (served, here) = (Served::new().await, TempDir::new().unwrap());
+    let source = here.path().join("source");
+    fs::write(&source, "new").unwrap();
+    fs::write(served.path("file"), "old").unwrap();
+    fs::set_permissions(served.path("file"), fs::Permissions::from_mode(0o640)).unwrap();
+    served.client().await.put(&source, "file").await.unwrap();
+    assert_eq!(fs::read(served.path("file")).unwrap(), b"new");
+    let mode = fs::metadata(served.path("file")).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o640);
+}
+
 #[tokio::test]
 async fn two_uploads_over_one_connection_do_not_mix_their_files() {
     let (served, here) = (Served::new().await, TempDir::new().unwrap());

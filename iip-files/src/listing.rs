@@ -1,6 +1,7 @@
 //! Recursive listing of a directory.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use cap_std::fs::{Dir, DirEntry, ReadDir};
@@ -23,6 +24,8 @@ pub(crate) struct Listing {
     /// Size of the stack, and its maximum, in bytes.
     stack_bytes: usize,
     max_stack_bytes: usize,
+    /// The directories that could not be read; `None` if such a directory ends the listing.
+    unreadable: Option<Vec<(FilePath, Status)>>,
     /// The directory that is being read.
     open: Option<OpenDirectory>,
     found: VecDeque<Listed>,
@@ -46,6 +49,7 @@ impl Listing {
             directories,
             stack_bytes: stack_bytes(&FilePath::default()),
             max_stack_bytes: usize::MAX,
+            unreadable: None,
             open: None,
             found: VecDeque::new(),
         })
@@ -58,6 +62,17 @@ impl Listing {
         self
     }
 
+    /// Continues after directories that cannot be read, except for the first one.
+    pub(crate) fn leave_out_unreadable(mut self) -> Self {
+        self.unreadable = Some(Vec::new());
+        self
+    }
+
+    /// Returns the directories that were left out, with the reasons.
+    pub(crate) fn unreadable(self) -> Vec<(FilePath, Status)> {
+        self.unreadable.unwrap_or_default()
+    }
+
     /// Returns the next entries, at most [`MAX_ENTRIES`]. There are none at the end. Blocks.
     pub(crate) fn next(&mut self) -> Result<Vec<Listed>, Status> {
         while self.found.len() < MAX_ENTRIES {
@@ -67,8 +82,10 @@ impl Listing {
             let Some(mut open) = self.open.take() else {
                 break;
             };
-            if self.read(&mut open)? {
-                self.open = Some(open);
+            match self.read(&mut open) {
+                Ok(true) => self.open = Some(open),
+                Ok(false) => {}
+                Err(status) => self.leave_out(open.path, status)?,
             }
         }
         let length = self.found.len().min(MAX_ENTRIES);
@@ -79,16 +96,31 @@ impl Listing {
     fn open_next(&mut self) -> Result<Option<OpenDirectory>, Status> {
         while let Some(path) = self.directories.pop() {
             self.stack_bytes -= stack_bytes(&path);
-            let below = self.base.join(path.as_str())?;
-            let dir = match self.root.directory(&below) {
+            match self.open(&path) {
+                Ok(open) => return Ok(Some(open)),
                 // The directory was removed in the meantime.
-                Err(status) if status.code() == Code::NotFound => continue,
-                dir => dir?,
-            };
-            let entries = dir.entries().map_err(|error| self.failed(&path, error))?;
-            return Ok(Some(OpenDirectory { path, dir, entries }));
+                Err(status) if status.code() == Code::NotFound => {}
+                Err(status) => self.leave_out(path, status)?,
+            }
         }
         Ok(None)
+    }
+
+    fn open(&self, path: &FilePath) -> Result<OpenDirectory, Status> {
+        let dir = self.root.directory(&self.base.join(path.as_str())?)?;
+        let entries = dir.entries().map_err(|error| self.failed(path, error))?;
+        let path = path.clone();
+        Ok(OpenDirectory { path, dir, entries })
+    }
+
+    fn leave_out(&mut self, directory: FilePath, status: Status) -> Result<(), Status> {
+        match &mut self.unreadable {
+            Some(unreadable) if !directory.as_str().is_empty() => {
+                unreadable.push((directory, status));
+                Ok(())
+            }
+            _ => Err(status),
+        }
     }
 
     /// Reads the next entries of a directory. Returns `true` if there may be more.
@@ -98,7 +130,8 @@ impl Listing {
             && let Some(entry) = open.entries.next()
         {
             let entry = entry.map_err(|error| self.failed(&open.path, error))?;
-            entries.extend(listed(&open.path, &entry, &open.dir));
+            let listed = listed(&open.path, &entry, &open.dir);
+            entries.extend(listed.map_err(|error| self.failed(&open.path, error))?);
         }
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         for listed in entries.iter().rev() {
@@ -126,7 +159,7 @@ impl Listing {
         Ok(())
     }
 
-    fn failed(&self, directory: &FilePath, error: std::io::Error) -> Status {
+    fn failed(&self, directory: &FilePath, error: io::Error) -> Status {
         match self.base.join(directory.as_str()) {
             Ok(path) => failed(error, format_args!("reading {}", self.root.label(&path))),
             Err(status) => status,
@@ -141,7 +174,7 @@ fn stack_bytes(path: &FilePath) -> usize {
 
 /// Describes an entry of a directory; `None` if it was removed in the meantime, or is an unfinished
 /// file.
-fn listed(directory: &FilePath, entry: &DirEntry, dir: &Dir) -> Option<Listed> {
+fn listed(directory: &FilePath, entry: &DirEntry, dir: &Dir) -> io::Result<Option<Listed>> {
     let name = entry.file_name();
     let special = Entry {
         kind: Kind::Special,
@@ -151,23 +184,27 @@ fn listed(directory: &FilePath, entry: &DirEntry, dir: &Dir) -> Option<Listed> {
         "" => name.to_owned(),
         directory => format!("{directory}/{name}"),
     };
-    match name.to_str() {
-        Some(name) if is_reserved(name) => None,
-        Some(name) => {
-            let path = in_directory(name);
-            let is_path = objection(name).is_none() && FilePath::parse(&path).is_ok();
-            let entry = if is_path {
-                root::entry(dir, name.as_ref()).ok()?
-            } else {
-                special
-            };
-            Some(Listed { path, entry })
-        }
+    let Some(name) = name.to_str() else {
         // A name that is not UTF-8 is not allowed in a path.
-        None => Some(Listed {
-            path: in_directory(&name.to_string_lossy()),
+        let path = in_directory(&name.to_string_lossy());
+        return Ok(Some(Listed {
+            path,
             entry: special,
-        }),
+        }));
+    };
+    if is_reserved(name) {
+        return Ok(None);
+    }
+    let path = in_directory(name);
+    let is_path = objection(name).is_none() && FilePath::parse(&path).is_ok();
+    let entry = match is_path {
+        true => root::entry(dir, name.as_ref()),
+        false => Ok(special),
+    };
+    match entry {
+        Ok(entry) => Ok(Some(Listed { path, entry })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -180,6 +217,35 @@ mod tests {
     fn listing(folder: &tempfile::TempDir) -> Listing {
         let root = Root::open(folder.path(), "").expect("a folder");
         Listing::new(Arc::new(root), FilePath::default()).expect("a directory")
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_ends_the_listing_or_is_left_out() {
+        for is_left_out in [false, true] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let below = |number: usize| folder.path().join(format!("{number:05}"));
+            for number in 0..=MAX_ENTRIES {
+                fs::create_dir(below(number)).expect("a directory");
+            }
+            let mut listing = listing(&folder);
+            if is_left_out {
+                listing = listing.leave_out_unreadable();
+            }
+            assert_eq!(listing.next().expect("readable").len(), MAX_ENTRIES);
+            // These are the directories that were listed, and one more.
+            for number in 0..=MAX_ENTRIES {
+                fs::remove_dir(below(number)).expect("empty");
+                fs::write(below(number), "").expect("a file");
+            }
+            let end = loop {
+                match listing.next() {
+                    Ok(next) if next.is_empty() => break Ok(listing.unreadable().len()),
+                    Ok(_) => {}
+                    Err(status) => break Err(status),
+                }
+            };
+            assert_eq!(end.ok(), is_left_out.then_some(MAX_ENTRIES));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use iip_rpc::{CallContext, Code, Status};
 
 use super::attempts::Failure;
 use super::progress::{Phase, Tracker};
-use super::{FileClient, describe};
+use super::{FileClient, describe, time_to_read};
 use crate::failure::blocking;
 use crate::hash::Hash;
 use crate::part::Part;
@@ -81,7 +81,7 @@ impl FileClient {
         let mut expected = None;
         if self.options.verify {
             tracker.phase(Phase::Verifying);
-            let files = self.patient(identity.size);
+            let files = self.patient(time_to_read(identity.size));
             let verified = blocking(move || part.verify().map(|()| part));
             let (verified, checksum) =
                 tokio::join!(verified, files.checksum(remote.as_str(), identity));

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use iip_rpc::Status;
 
@@ -119,7 +120,7 @@ impl FileClient {
         for file in &files {
             paths.push(remote.join(&file.path)?.as_str().to_owned());
         }
-        let files_of_server = self.patient(0);
+        let files_of_server = self.patient(Duration::ZERO);
         let call = || files_of_server.read_small(paths.clone());
         let read = self.again(tracker, call).await?;
         if read.len() != files.len() {

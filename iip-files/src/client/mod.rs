@@ -152,10 +152,9 @@ impl FileClient {
         self.options.rate.as_deref().into_iter().collect()
     }
 
-    /// Returns a client for calls in which the server syncs, or reads this number of bytes.
-    fn patient(&self, read_bytes: u64) -> FilesClient {
-        // The timeout assumes a slow disk, of 10 MB/s.
-        let timeout = Duration::from_secs(60 + read_bytes / 10_000_000);
+    /// Returns a client for calls in which the server syncs, and works for a further time.
+    fn patient(&self, further: Duration) -> FilesClient {
+        let timeout = Duration::from_secs(60).saturating_add(further);
         self.files.with_options(CallOptions::new().timeout(timeout))
     }
 
@@ -204,6 +203,11 @@ fn describe(kind: Kind) -> &'static str {
         Kind::Link => "a symbolic link",
         Kind::Special => "a special file, or one whose name cannot be a path",
     }
+}
+
+/// Returns the time in which a server reads a number of bytes, from a disk of at least 10 MB/s.
+fn time_to_read(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / 10_000_000)
 }
 
 /// Returns the status for a server that violates the protocol.

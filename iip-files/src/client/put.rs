@@ -3,13 +3,14 @@
 use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use iip_rpc::{CallContext, Code, Status, Streaming};
 
-use super::FileClient;
 use super::attempts::Failure;
 use super::broken;
 use super::progress::{Phase, Tracker};
+use super::{FileClient, time_to_read};
 use crate::failure::{blocking, failed};
 use crate::hash::Hash;
 use crate::path::FilePath;
@@ -80,7 +81,7 @@ impl FileClient {
             identity,
             previous: earlier.transfer,
         };
-        let opened = self.patient(0).open(request).await?;
+        let opened = self.patient(Duration::ZERO).open(request).await?;
         *earlier = Earlier {
             transfer: Some(opened.transfer),
             commit: None,
@@ -120,7 +121,10 @@ impl FileClient {
         } else {
             0
         };
-        let found = self.patient(read_bytes).commit(request.clone()).await?;
+        let found = self
+            .patient(time_to_read(read_bytes))
+            .commit(request.clone())
+            .await?;
         if request.hash.is_some_and(|sent| sent != found) {
             let text = format!("the server has the hash {found}, which is not that of the source");
             return Err(Status::new(Code::DataLoss, text));

@@ -1,19 +1,18 @@
 //! Upload of a directory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use iip_rpc::Status;
 
 use super::attempts::Failure;
 use super::progress::{Phase, Tracker};
 use super::{FileClient, MAX_PACKED_BYTES, split};
-use crate::failure::{blocking, failed};
+use crate::failure::blocking;
 use crate::listing::Listing;
 use crate::path::FilePath;
 use crate::root::Root;
-use crate::service::{
-    Files, Kind, Listed, MAX_ENTRIES, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallFile,
-};
+use crate::service::{Files, Listed, MAX_ENTRIES, MAX_SMALL_FILES, SMALL_FILE_BYTES, SmallFile};
 use crate::small::read_small_file;
 
 /// Small files that are sent in one call.
@@ -33,7 +32,7 @@ impl FileClient {
         tracker.phase(Phase::Listing);
         let (listed, unreadable) = self.list_local(Arc::clone(&root)).await?;
         for (path, status) in unreadable {
-            tracker.unreadable(&path, status.message());
+            tracker.unreadable(path.as_str(), status.message());
         }
         let (directories, files) = split(listed, tracker);
         let mut paths = Vec::with_capacity(directories.len() + 1);
@@ -42,7 +41,7 @@ impl FileClient {
             paths.push(remote.join(&directory.path)?.as_str().to_owned());
         }
         for paths in paths.chunks(MAX_ENTRIES) {
-            let server = self.patient(0);
+            let server = self.patient(Duration::ZERO);
             let call = || server.make_directories(paths.to_vec());
             self.again(tracker, call).await?;
         }
@@ -56,31 +55,19 @@ impl FileClient {
     async fn list_local(
         &self,
         root: Arc<Root>,
-    ) -> Result<(Vec<Listed>, Vec<(String, Status)>), Status> {
+    ) -> Result<(Vec<Listed>, Vec<(FilePath, Status)>), Status> {
         let client = self.clone();
         blocking(move || {
-            let mut listing = Listing::new(Arc::clone(&root), FilePath::default())?;
+            let mut listing = Listing::new(root, FilePath::default())?.leave_out_unreadable();
             let (mut all, mut path_bytes) = (Vec::<Listed>::new(), 0);
-            let mut failure = None;
             loop {
-                match listing.next() {
-                    Ok(next) if next.is_empty() => break,
-                    Ok(next) => {
-                        path_bytes += next.iter().map(|listed| listed.path.len()).sum::<usize>();
-                        all.extend(next);
-                        client.check_files(all.len(), path_bytes)?;
-                    }
-                    // The listing continues with the next directory.
-                    Err(status) => failure = Some(status),
+                let next = listing.next()?;
+                if next.is_empty() {
+                    return Ok((all, listing.unreadable()));
                 }
-            }
-            let unreadable = match failure {
-                Some(_) => unreadable(&root, &all),
-                None => Vec::new(),
-            };
-            match failure {
-                Some(status) if unreadable.is_empty() => Err(status),
-                _ => Ok((all, unreadable)),
+                path_bytes += next.iter().map(|listed| listed.path.len()).sum::<usize>();
+                all.extend(next);
+                client.check_files(all.len(), path_bytes)?;
             }
         })
         .await
@@ -102,7 +89,7 @@ impl FileClient {
                 entry: file.entry,
             });
         }
-        let server = self.patient(0);
+        let server = self.patient(Duration::ZERO);
         let call = || server.missing(entries.clone());
         let missing = self.again(tracker, call).await?;
         let with_answers = || {
@@ -179,28 +166,11 @@ impl FileClient {
             tokio::time::sleep_until(rate.take(bytes)).await;
         }
         let sizes: Vec<u64> = files.iter().map(|file| file.bytes.len() as u64).collect();
-        let server = self.patient(0);
+        // The server may limit the rate, to 10 kB/s at least.
+        let server = self.patient(Duration::from_secs(bytes as u64 / 10_000));
         let call = || server.write_small(files.clone());
         self.again(tracker, call).await?;
         tracker.done_small(sizes.into_iter());
         Ok(())
     }
-}
-
-/// Returns the listed directories that cannot be read.
-fn unreadable(root: &Root, listed: &[Listed]) -> Vec<(String, Status)> {
-    let mut unreadable = Vec::new();
-    let directories = listed
-        .iter()
-        .filter(|listed| listed.entry.kind == Kind::Directory);
-    for Listed { path, .. } in directories {
-        let read = FilePath::parse(path)
-            .and_then(|path| root.directory(&path))
-            .and_then(|dir| {
-                dir.entries()
-                    .map_err(|error| failed(error, format_args!("reading {path:?}")))
-            });
-        unreadable.extend(read.err().map(|status| (path.clone(), status)));
-    }
-    unreadable
 }

@@ -128,6 +128,7 @@ fn write(folder: &Folder, path: &FilePath, request: &Upload, data: &[u8]) -> Res
     let name = go_part_name(&parent.name);
     let part = lock(&parent.dir, &name).map_err(doing)?;
     let mut part = part.ok_or_else(|| busy(&parent.label, "another request"))?;
+    parent.keep_mode(&part, 0o600).map_err(doing)?;
     let length = part.metadata().map_err(doing)?.len();
     if start > length || (request.completed && data.is_empty() && start < length) {
         if length == 0 {
@@ -142,6 +143,7 @@ fn write(folder: &Folder, path: &FilePath, request: &Upload, data: &[u8]) -> Res
     part.seek(SeekFrom::Start(start)).map_err(doing)?;
     part.write_all(data).map_err(doing)?;
     if request.completed {
+        parent.keep_mode(&part, 0).map_err(doing)?;
         part.sync_all().map_err(doing)?;
         parent
             .dir
