@@ -88,11 +88,6 @@ impl Rate {
         *paid
     }
 
-    /// Returns the time at which the rate allows all bytes taken so far.
-    pub(crate) fn paid(&self) -> Instant {
-        *locked(&self.paid)
-    }
-
     fn give_back(&self, bytes: usize) {
         let mut paid = locked(&self.paid);
         *paid = paid.checked_sub(self.cost(bytes)).unwrap_or(*paid);

@@ -32,6 +32,8 @@ pub(crate) struct Received {
     pub(crate) bytes: u64,
     /// Bytes that have been synced to disk, including those of earlier transfers.
     pub(crate) durable: u64,
+    /// Set while the sender is awaited, and not the disk.
+    pub(crate) awaits_sender: bool,
 }
 
 /// Receives the rest of a file. The returned part is complete and durable. If the transfer fails,
@@ -58,6 +60,7 @@ pub(crate) async fn receive(
         writing: None,
         syncing: None,
         sync_at: Instant::now() + SYNC_INTERVAL,
+        awaits_sender: true,
     };
     let outcome = receiver.run(rates, tell, stop).await;
     receiver.finish(outcome).await
@@ -84,6 +87,8 @@ struct Receiver {
     syncing: Option<Task<u64>>,
     /// The time of the next sync.
     sync_at: Instant,
+    /// Set while the sender is awaited, and not the disk.
+    awaits_sender: bool,
 }
 
 impl Receiver {
@@ -108,6 +113,9 @@ impl Receiver {
                 return self.check_complete();
             }
             let reads = !self.ended && !self.is_batch_full();
+            if std::mem::replace(&mut self.awaits_sender, reads) != reads {
+                tell(self.received());
+            }
             // While the part is being written, nothing can be synced even if it is time.
             let sync_later =
                 self.part.is_some() && self.syncing.is_none() && self.written > self.durable;
@@ -139,6 +147,7 @@ impl Receiver {
         Received {
             bytes: self.arrived,
             durable: self.durable,
+            awaits_sender: self.awaits_sender,
         }
     }
 

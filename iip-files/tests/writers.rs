@@ -80,7 +80,8 @@ async fn a_second_writer_is_refused_unless_it_is_the_first_one_again() {
 
 #[tokio::test]
 async fn a_writer_is_replaced_within_its_stream_by_its_next_attempt() {
-    let pair = Pair::new().await;
+    // The next attempt takes over the only place.
+    let pair = Pair::with(|folder| folder.writable(true).max_open_transfers(1)).await;
     let files = pair.raw();
     let content = content(3 * MIB);
     let first = open(&files, "file", content.len(), None).await.unwrap();

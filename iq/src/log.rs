@@ -11,6 +11,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use iip_core::Printable;
+
 use crate::output::{self, Output};
 use crate::wording::in_options;
 
@@ -66,7 +68,7 @@ where
         context.format_fields(Writer::new(&mut text), event)?;
         let (level, text) = (event.metadata().level(), in_options(&text));
         if !self.json {
-            return writeln!(writer, "{level:>5} {text}");
+            return writeln!(writer, "{level:>5} {}", Printable(text));
         }
         let value = json!({"level": level.as_str(), "message": text});
         let line = output::object("log", value).map_err(|_| fmt::Error)?;

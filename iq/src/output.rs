@@ -101,7 +101,7 @@ impl Output {
 
     /// Writes a JSON object with this type and the fields of `value`.
     pub(crate) fn object(&self, r#type: &str, value: impl Serialize) -> Outcome {
-        self.json_line(&object(r#type, value)?)
+        self.line(object(r#type, value)?)
     }
 
     /// Writes an object if the output is JSON, and a line otherwise.
@@ -204,7 +204,7 @@ impl Output {
 
 fn error_object(r#type: &str, value: impl Serialize) {
     if let Ok(line) = object(r#type, value) {
-        let _ = writeln!(io::stderr(), "{}", harmless(&line));
+        let _ = writeln!(io::stderr(), "{line}");
     }
 }
 
@@ -219,6 +219,7 @@ fn error_line(label: &str, colour: &str, text: &dyn Display) {
 /// Returns a line with an object of JSON output.
 pub(crate) fn object(r#type: &str, value: impl Serialize) -> Outcome<String> {
     serde_json::to_string(&Typed { r#type, value })
+        .map(|json| harmless(&json))
         .map_err(|error| Failure::Own(format!("the output cannot be written in JSON: {error}")))
 }
 

@@ -90,10 +90,11 @@ impl Attempts {
             _ => false,
         };
         let now = Instant::now();
+        // There may be fewer bytes than before: the file has begun again.
         if tracker.durable_bytes() > self.durable {
-            self.durable = tracker.durable_bytes();
             (self.since, self.pause) = (now, FIRST_PAUSE);
         }
+        self.durable = tracker.durable_bytes();
         if !may_pass {
             return Err(status.into());
         }
@@ -150,10 +151,12 @@ impl FileClient {
             let (mut seen, mut since) = (tracker.steps(), Instant::now());
             loop {
                 sleep(limit / 8).await;
-                // While the own rate limit delays the next bytes, nothing is expected.
+                // Nothing is expected while the own rate limit delays the next bytes, or the disk
+                // of this side is slow.
                 let (now, steps) = (Instant::now(), tracker.steps());
                 let delayed_until = self.options.rate.as_ref().map(|rate| rate.take(0));
-                if steps != seen || delayed_until.is_some_and(|until| until > now) {
+                let is_delayed = delayed_until.is_some_and(|until| until > now);
+                if steps != seen || is_delayed || tracker.is_busy() {
                     (seen, since) = (steps, now);
                 } else if now.duration_since(since) >= limit {
                     return;

@@ -64,9 +64,7 @@ impl FileClient {
             };
             let pieces = self.files.read(&CallContext::new(), request).await;
             let pieces = pieces.map_err(Failure::of_source)?;
-            let tell = |received: crate::receive::Received| {
-                tracker.received(received.bytes.min(identity.size), received.durable);
-            };
+            let tell = |received| tracker.received(received);
             let rates = self.rates();
             let receiving = receive(part, pieces, &rates, tell, pending());
             part =

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::hash::Hash;
 use crate::path::beginning;
+use crate::receive::Received;
 use crate::sync::locked;
 
 /// The progress of a transfer.
@@ -124,6 +125,8 @@ struct State {
     sent_before: u64,
     /// Number of changes.
     steps: u64,
+    /// Set while this side is busy, and the server is not awaited.
+    is_busy: bool,
 }
 
 impl<'a> Tracker<'a> {
@@ -142,6 +145,7 @@ impl<'a> Tracker<'a> {
         let progress = {
             let mut state = self.state();
             state.steps += 1;
+            state.is_busy = false;
             change(&mut state);
             self.callback.map(|_| state.progress.clone())
         };
@@ -209,10 +213,13 @@ impl<'a> Tracker<'a> {
         });
     }
 
-    pub(super) fn received(&self, received: u64, durable: u64) {
+    pub(super) fn received(&self, received: Received) {
         self.tell(|state| {
-            state.progress.phase = Phase::Transferring;
-            (state.progress.sent, state.progress.durable) = (received, durable);
+            let progress = &mut state.progress;
+            progress.phase = Phase::Transferring;
+            progress.sent = received.bytes.min(progress.size);
+            progress.durable = received.durable;
+            state.is_busy = !received.awaits_sender;
         });
     }
 
@@ -294,6 +301,11 @@ impl<'a> Tracker<'a> {
     /// Returns a number that changes with each progress.
     pub(super) fn steps(&self) -> u64 {
         self.state().steps
+    }
+
+    /// Returns `true` while this side is busy, and the server is not awaited.
+    pub(super) fn is_busy(&self) -> bool {
+        self.state().is_busy
     }
 
     /// Counts progress that is not reported.

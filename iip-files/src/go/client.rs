@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use iip_rpc::{Client, Code, Status};
@@ -235,17 +236,15 @@ struct Target {
     parent: Parent,
     name: String,
     part: File,
+    /// Set once the part file has its final name. Another process may then have a new part file.
+    is_committed: AtomicBool,
 }
 
 /// Removes the part file if nothing has arrived.
 impl Drop for Target {
     fn drop(&mut self) {
-        // After a commit, no file has this name.
-        if self
-            .part
-            .metadata()
-            .is_ok_and(|metadata| metadata.len() == 0)
-        {
+        let length = self.part.metadata().map(|metadata| metadata.len());
+        if !self.is_committed.load(Ordering::Relaxed) && length.is_ok_and(|length| length == 0) {
             let _ = self.parent.dir.remove_file(&self.name);
         }
     }
@@ -262,7 +261,12 @@ impl Target {
         parent
             .keep_mode(&part, 0o600)
             .map_err(|error| failed(error, format_args!("writing {}", parent.label)))?;
-        Ok(Self { parent, name, part })
+        Ok(Self {
+            parent,
+            name,
+            part,
+            is_committed: AtomicBool::new(false),
+        })
     }
 
     /// Returns the length of the part file, and the bytes at its end.
@@ -297,8 +301,9 @@ impl Target {
             .and_then(|()| self.parent.keep_mode(&self.part, 0))
             .and_then(|()| self.part.sync_all())
             .and_then(|()| dir.rename(&self.name, dir, name))
-            .and_then(|()| sync_directory(dir))
-            .map_err(|error| self.failed(error))
+            .map_err(|error| self.failed(error))?;
+        self.is_committed.store(true, Ordering::Relaxed);
+        sync_directory(&self.parent.dir).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: std::io::Error) -> Status {

@@ -70,7 +70,7 @@ impl GoFiles for GoFolder {
         self.folder.check_writable()?;
         self.folder.remove_stale_parts_if_due();
         let (writers, silence) = (&self.folder.writers, self.folder.silence);
-        writers
+        let claim = writers
             .claim(&path, request.task_id, silence, || self.folder.place())
             .await?;
         if request.completed {
@@ -87,7 +87,7 @@ impl GoFiles for GoFolder {
         let completed = request.completed;
         let outcome = blocking(move || write(&folder, &written, &request, &data)).await;
         if completed || outcome.is_err() {
-            writers.remove(&path);
+            claim.end();
         }
         outcome?;
         reply.encode()

@@ -39,13 +39,8 @@ impl Contact {
 
     /// Records contact, after which the client is awaited.
     pub(super) fn touch(&self) {
-        self.touch_at(Instant::now());
-    }
-
-    /// Records a contact at a time that may be in the future.
-    pub(super) fn touch_at(&self, at: Instant) {
         *locked(&self.0) = Last {
-            at,
+            at: Instant::now(),
             is_awaited: true,
         };
     }
@@ -110,4 +105,16 @@ pub(super) async fn has_gone(ctx: Option<&CallContext>) -> bool {
         return false;
     };
     timeout(NOTICE, peer.closed()).await.is_ok()
+}
+
+/// Completes once the deadline of the current call has passed, or its connection has ended.
+pub(super) async fn given_up() {
+    let ctx = CallContext::current();
+    let Some((ctx, peer)) = ctx.as_ref().and_then(|ctx| Some((ctx, ctx.peer()?))) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        () = ctx.cancelled() => {}
+        () = peer.closed() => {}
+    }
 }

@@ -35,8 +35,7 @@ impl Folder {
         });
         let (source, place) = step.await?;
         let rate = self.rate.clone();
-        let (sender, watch, pieces) =
-            replies::channel(QUEUED_PIECES, place, self.silence, rate.clone());
+        let (sender, watch, pieces) = replies::channel(QUEUED_PIECES, place, self.silence);
         let stop = shutting_down(ctx);
         tokio::spawn(async move {
             let rates: Vec<_> = rate.as_deref().into_iter().collect();
@@ -67,7 +66,7 @@ impl Folder {
             Ok(Listing::new(root, path)?.max_stack_bytes(MAX_STACK_BYTES))
         });
         let (listing, place) = step.await?;
-        let (sender, watch, listed) = replies::channel(1, place, self.silence, None);
+        let (sender, watch, listed) = replies::channel(1, place, self.silence);
         tokio::spawn(async move {
             let Some(outcome) = send_batches(listing, &sender, &watch).await else {
                 return;

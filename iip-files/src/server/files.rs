@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use iip_rpc::{CallContext, Status, Stream, StreamSender, Streaming};
+use iip_rpc::{CallContext, Code, Status, Stream, StreamSender, Streaming};
 use tokio::sync::watch;
 
+use super::contact::given_up;
 use super::downloads::{check_count, shutting_down};
 use super::folder::Folder;
 use super::step::{self, holding};
@@ -164,6 +165,7 @@ impl Files for Folder {
         }
         let upload = self.uploads.find(request.transfer)?;
         let (part, _slot) = upload.take_part()?;
+        upload.contact.pause();
         let committed = blocking(move || {
             if request.verify {
                 part.verify()?;
@@ -238,7 +240,14 @@ impl Files for Folder {
             ));
         }
         let bytes = small.iter().map(|(_, small)| small.bytes.len()).sum();
-        self.wait_for(bytes).await;
+        tokio::select! {
+            biased;
+            () = self.wait_for(bytes) => {}
+            () = given_up() => {
+                let text = "the caller has gone; nothing was written";
+                return Err(Status::new(Code::Cancelled, text));
+            }
+        }
         write_small_files(&self.root, small).await
     }
 }

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use iip_rpc::{Status, Stream, StreamSender, Streaming};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::Instant;
 
 use super::contact::Contact;
-use crate::rate::Rate;
 use crate::sync::locked;
 
 /// The replies of a transfer. Its place is free once they are dropped or ended.
@@ -31,8 +29,6 @@ pub(super) struct Watch<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     contact: Contact,
-    /// The rate that delays the replies.
-    rate: Option<Arc<Rate>>,
 }
 
 enum State<T> {
@@ -50,14 +46,12 @@ pub(super) fn channel<T: Send + 'static>(
     capacity: usize,
     place: OwnedSemaphorePermit,
     limit: Duration,
-    rate: Option<Arc<Rate>>,
 ) -> (StreamSender<T>, Watch<T>, Replies<T>) {
     let (sender, replies) = Streaming::channel(capacity);
     let (open, dropped) = oneshot::channel();
     let shared = Arc::new(Shared {
         state: Mutex::new(State::Open(replies, place)),
         contact: Contact::new(),
-        rate,
     });
     let watch = Watch {
         shared: Arc::clone(&shared),
@@ -78,8 +72,10 @@ impl<T> Stream for Replies<T> {
         match &mut *locked(&self.shared.state) {
             State::Open(replies, _) => {
                 let next = Pin::new(replies).poll_next(cx);
-                if next.is_ready() {
-                    self.shared.touch();
+                match next {
+                    Poll::Ready(_) => self.shared.contact.touch(),
+                    // The client waits for the server.
+                    Poll::Pending => self.shared.contact.pause(),
                 }
                 next
             }
@@ -95,13 +91,6 @@ impl<T> Drop for Replies<T> {
 }
 
 impl<T> Shared<T> {
-    /// Records contact. The time for which the rate delays the next reply is not silence.
-    fn touch(&self) {
-        let now = Instant::now();
-        let next_at = self.rate.as_ref().map_or(now, |rate| rate.paid());
-        self.contact.touch_at(now.max(next_at));
-    }
-
     /// Ends the replies, and returns what was queued.
     fn end(&self, status: Option<Status>) -> State<T> {
         std::mem::replace(&mut *locked(&self.state), State::Ended(status))
@@ -110,7 +99,6 @@ impl<T> Shared<T> {
     /// Runs a step of the sender. If the client is silent meanwhile, drops the step, ends the
     /// replies, and returns `None`.
     async fn run<F: Future>(&self, limit: Duration, step: F) -> Option<F::Output> {
-        self.touch();
         let ended = async {
             let status = self.contact.silence(limit).await;
             self.end(Some(status))

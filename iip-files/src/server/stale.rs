@@ -37,13 +37,17 @@ pub(super) fn remove(root: &Root, lifetime: Duration) -> Result<u64, Status> {
     let mut directories = vec![FilePath::default()];
     while let Some(path) = directories.pop() {
         let doing = |error| failed(error, format_args!("reading {}", root.label(&path)));
-        let dir = match root.directory(&path) {
-            Ok(dir) => dir,
+        let opened = root.directory(&path).and_then(|dir| {
+            let entries = dir.entries().map_err(doing)?;
+            Ok((dir, entries))
+        });
+        let (dir, entries) = match opened {
+            Ok(opened) => opened,
             // The directory was removed or replaced in the meantime, or cannot be read.
             Err(_) if !path.as_str().is_empty() => continue,
             Err(status) => return Err(status),
         };
-        for entry in dir.entries().map_err(doing)? {
+        for entry in entries {
             let entry = entry.map_err(doing)?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };

@@ -93,10 +93,11 @@ impl Uploads {
             if !may_replace && !has_gone(old.ctx.as_ref()).await {
                 return Err(busy(path.as_str(), "another client"));
             }
+            // Before the old upload ends, which would free the place for others.
+            place = old.take_place().or(place);
             old.state.send_replace(State::Replaced);
             // Waits while the old upload is receiving: it holds the file.
             old.part.lock().await.take();
-            place = old.take_place().or(place);
             self.remove(&old);
         }
     }

@@ -211,6 +211,7 @@ impl Printer<'_> {
                     self.output.object("gap", json!({"missed": gap.missed}))?;
                 }
                 Update::Gap(gap) => self.output.note(match gap.missed {
+                    Some(1) => "1 value is missing here".to_owned(),
                     Some(missed) => format!("{missed} values are missing here"),
                     None => "values are missing here".to_owned(),
                 }),

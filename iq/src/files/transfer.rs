@@ -125,9 +125,18 @@ impl<'a> Transfer<'a> {
             for Skipped { path, reason, .. } in &report.skipped {
                 self.output.note(format_args!("skipped {path}: {reason}"));
             }
+            let more = report.skipped_count - report.skipped.len() as u64;
+            if more > 0 {
+                self.output.note(format_args!("skipped {more} more"));
+            }
             for Skipped { path, reason, .. } in &report.unreadable {
                 self.output
                     .error(format_args!("{path} cannot be read: {reason}"));
+            }
+            let more = report.unreadable_count - report.unreadable.len() as u64;
+            if more > 0 {
+                self.output
+                    .error(format_args!("{more} more cannot be read"));
             }
         }
         self.unreadable += report.unreadable_count;
