@@ -189,7 +189,7 @@ impl FromStr for Ramp {
     }
 }
 
-/// A number of calls per second.
+/// Parses a number of calls per second.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.01..=10e6).contains(&rate) => Ok(rate),

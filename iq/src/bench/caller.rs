@@ -1,4 +1,4 @@
-//! Making the calls: over connections to all targets in turn.
+//! The calls over the connections to all targets, in turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -25,18 +25,18 @@ pub(super) struct Caller {
     work: Work,
     calls: Vec<Call>,
     next: AtomicUsize,
-    /// The time for each call.
+    /// The timeout of each call.
     timeout: Duration,
 }
 
-/// What one call sends.
+/// The content of one call.
 #[derive(Debug)]
 pub(super) struct Request {
     body: Bytes,
     messages: Option<Sending>,
 }
 
-/// The way in which a connection is called.
+/// The way to call over a connection.
 #[derive(Debug)]
 enum Call {
     Raw {
@@ -47,10 +47,10 @@ enum Call {
     OneWay {
         call: JsonCall,
         client: Client,
-        /// The channel for these calls is open.
+        /// Set once the channel for one-way calls is open.
         is_open: OnceCell<()>,
     },
-    /// With streams, in JSON.
+    /// A call with streams, in JSON.
     Streams(MethodKind, JsonCall),
 }
 
@@ -86,7 +86,7 @@ impl Call {
 }
 
 impl Caller {
-    /// Opens this number of connections to each target.
+    /// Opens `connections` connections to each target.
     pub(super) async fn connect(
         work: Work,
         connections: u32,
@@ -109,7 +109,7 @@ impl Caller {
         })
     }
 
-    /// Makes what the next call sends.
+    /// Makes the content of the next call.
     pub(super) fn prepare(&self, random: &mut Rng) -> Result<Request, String> {
         let messages = self.work.messages.as_ref();
         Ok(Request {
@@ -128,7 +128,7 @@ impl Caller {
         self.work.is_one_way()
     }
 
-    /// Makes a call. Returns the numbers of messages of its streams.
+    /// Makes a call, and returns the numbers of messages of its streams.
     pub(super) async fn call(&self, request: Request) -> Result<Messages, Failed> {
         let at = match self.calls.len() {
             1 => 0,
@@ -145,7 +145,7 @@ impl Caller {
             Call::Raw { client, path } => {
                 return match client.request(path, body).await {
                     Ok(reply) => match PlainError::read(&reply) {
-                        // Nothing else tells an error from data.
+                        // This is the only way to tell an error from data.
                         Some(error) => Err(error.into_status().into()),
                         None => Ok(Messages::default()),
                     },
@@ -169,7 +169,7 @@ impl Caller {
     }
 
     /// Writes one-way calls that are still queued, and closes their connections. Returns `false` if
-    /// that took longer than a call may.
+    /// this takes longer than the timeout of a call.
     pub(super) async fn finish(&self) -> bool {
         let deadline = Instant::now() + self.timeout;
         let mut closing = JoinSet::new();
@@ -188,9 +188,9 @@ fn late() -> Status {
     Status::deadline_exceeded("the call has not ended in time (option --timeout)")
 }
 
-/// Makes a one-way call. The first one asks for the channel of such calls, once the connection has
-/// a control stream. Until the channel is open, they are ordinary calls for which nobody waits, so
-/// the others wait for the round trip that opens it.
+/// Makes a one-way call. The first one opens the channel of such calls, which needs the control
+/// stream of the connection. Until the channel is open, one-way calls would be ordinary calls whose
+/// replies nobody waits for, so other calls wait until the first one has opened it.
 async fn one_way(
     call: &JsonCall,
     client: &Client,
@@ -200,7 +200,7 @@ async fn one_way(
 ) -> Result<(), JsonError> {
     if !is_open.initialized() {
         let mut first = None;
-        // A failure shows in the calls that follow.
+        // If it fails, the following calls report the failure.
         let round_trip = async || drop(client.raw().request("/sys/ping", "{}").await);
         let opening = async {
             round_trip().await;
@@ -242,7 +242,7 @@ async fn exchange(
     })
 }
 
-/// Receives messages up to the end.
+/// Receives all messages, and returns their number.
 async fn count(mut messages: Streaming<JsonText, JsonError>) -> Result<u64, JsonError> {
     let mut count = 0;
     while let Some(message) = messages.next().await {

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::latencies::short;
 use super::measured::Measured;
 
-/// Conditions that all have to hold.
+/// A list of conditions, all of which have to hold.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Conditions(Vec<Condition>);
 
-/// One condition, as `p99<5ms`.
+/// One condition, such as `p99<5ms`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Condition {
     text: String,
@@ -24,19 +24,19 @@ pub(super) struct Condition {
 /// A figure of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Figure {
-    /// The latency that this part of the calls does not exceed, in nanoseconds.
+    /// The latency that this fraction of the calls does not exceed, in nanoseconds.
     Quantile(f64),
     /// The mean latency, in nanoseconds.
     Mean,
     /// The longest latency, in nanoseconds.
     Max,
-    /// The part of the calls that failed.
+    /// The fraction of the calls that failed.
     ErrorRatio,
     /// The number of calls that failed.
     Errors,
-    /// The part of the calls that were due and were not made.
+    /// The fraction of the due calls that were skipped.
     SkippedRatio,
-    /// The number of them.
+    /// The number of calls that were skipped.
     Skipped,
     /// Successful calls per second.
     Rate,
@@ -50,7 +50,7 @@ enum Relation {
     AtLeast,
 }
 
-/// A condition with what was found.
+/// The result of checking a condition.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
     pub(super) condition: String,
@@ -85,7 +85,7 @@ impl Condition {
             Relation::Greater => value > self.limit,
             Relation::AtLeast => value >= self.limit,
         };
-        // Of no calls there are no latencies.
+        // Without successful calls, there are no latencies.
         let known = !self.figure.is_latency() || measured.latency.count() > 0;
         Finding {
             condition: self.text.clone(),
@@ -138,7 +138,7 @@ impl Figure {
         }
     }
 
-    /// The value with a name that has the unit, as the other objects have it.
+    /// Returns the name that the figure has in JSON, with its unit, and the value in that unit.
     fn named(self, value: f64) -> (&'static str, f64) {
         match self {
             Self::ErrorRatio | Self::SkippedRatio => ("found_percent", value * 100.0),
@@ -203,7 +203,7 @@ fn condition(text: &str) -> Result<Condition, String> {
     })
 }
 
-/// A time with its unit, in nanoseconds. It may have a fraction, unlike those of options.
+/// Parses a time with its unit, and returns nanoseconds. Unlike in options, it may have a fraction.
 fn nanos(text: &str) -> Option<f64> {
     let units = [
         ("us", 1e3),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The processor time of the process so far; `None` if the system does not tell.
+/// Returns the processor time of the process so far; `None` if the system does not report it.
 pub(super) fn process() -> Option<Duration> {
     #[cfg(target_os = "linux")]
     return Some(clock(rustix::time::ClockId::ProcessCPUTime));
@@ -10,7 +10,7 @@ pub(super) fn process() -> Option<Duration> {
     None
 }
 
-/// The processor time of the thread that calls this; `None` if the system does not tell.
+/// Returns the processor time of the calling thread; `None` if the system does not report it.
 pub(super) fn thread() -> Option<Duration> {
     #[cfg(target_os = "linux")]
     return Some(clock(rustix::time::ClockId::ThreadCPUTime));
@@ -25,7 +25,7 @@ fn clock(id: rustix::time::ClockId) -> Duration {
     Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
 }
 
-/// The number of cores of the machine.
+/// Returns the number of cores of the machine.
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

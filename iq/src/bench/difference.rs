@@ -1,4 +1,4 @@
-//! The difference of two runs, and whether it is more than noise.
+//! The differences between two runs, and the check that they are more than noise.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use super::measured::{Interval, MAX_INTERVALS, Measured};
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// The samples of the bootstrap.
+/// The number of samples of the bootstrap.
 const SAMPLES: usize = 400;
 
-/// The least number of intervals that tell how much a figure varies.
+/// The minimum number of intervals for an estimate of how much a figure varies.
 const MIN_INTERVALS: usize = 5;
 
 /// The figures that are compared, with their quantiles; the rate has none.
@@ -25,15 +25,15 @@ const FIGURES: [(&str, Option<f64>); 5] = [
     ("p99.9", Some(0.999)),
 ];
 
-/// The difference of a figure. Ratios are those of the new value to the old one, minus 1.
+/// The difference of a figure. A ratio is the new value divided by the old one, minus 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Difference {
     name: &'static str,
     old: f64,
     new: f64,
     ratio: f64,
-    /// The interval that has the ratio with a probability of 95 %; `None` if there was too little
-    /// to tell.
+    /// The interval that contains the ratio with a probability of 95 %; `None` if the runs have too
+    /// few intervals.
     interval: Option<(f64, f64)>,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn print(old: &Measured, new: &Measured, output: &Output) -> Outcome 
 }
 
 impl Difference {
-    /// Returns `true` if noise does not explain it; `None` if there was too little to tell.
+    /// Returns `true` if it is more than noise; `None` if there are too few intervals.
     fn is_beyond_noise(&self) -> Option<bool> {
         self.interval.map(|(low, high)| low > 0.0 || high < 0.0)
     }
@@ -141,7 +141,7 @@ fn ratio(old: f64, new: f64) -> f64 {
     }
 }
 
-/// The figures of a run that had the intervals of this one in other numbers.
+/// Returns the figures of a sample of the run: as many of its intervals, drawn with replacement.
 fn resampled(run: &Measured, random: &mut Rng) -> [f64; FIGURES.len()] {
     let intervals = &run.intervals;
     figures((0..intervals.len()).map(|_| &intervals[random.usize(..intervals.len())]))
@@ -162,7 +162,7 @@ fn figures<'a>(intervals: impl IntoIterator<Item = &'a Interval>) -> [f64; FIGUR
 mod tests {
     use super::*;
 
-    /// A run whose rate and latencies vary by a tenth from one interval to the next.
+    /// Returns a run whose rate and latencies vary by a tenth from one interval to the next.
     fn run(scale: f64, seed: u64) -> Measured {
         let mut random = Rng::with_seed(seed);
         let intervals = (0..20).map(|_| {

@@ -13,27 +13,27 @@ use crate::output::Output;
 /// The relative difference of rates that ends the search.
 const PRECISION: f64 = 0.05;
 
-/// The rates between which the search stays.
+/// The lowest and the highest rate of the search.
 const BOUNDS: (f64, f64) = (1.0, 5e6);
 
-/// The part of the calls that were due which must have succeeded or failed within the time.
+/// The minimum fraction of the due calls that must have succeeded or failed within the time.
 const KEPT_UP: f64 = 0.95;
 
 /// A search for the highest rate.
 #[derive(Debug)]
 pub(super) struct Search<'a> {
     pub(super) conditions: &'a Conditions,
-    /// The load of a step; its rate changes.
+    /// The load of a step, whose rate changes from step to step.
     pub(super) load: Load,
     pub(super) max_in_flight: Option<u32>,
 }
 
-/// The rates between which the limit is.
+/// The bounds between which the limit is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bracket {
     /// The highest rate at which the conditions held.
     holds: Option<f64>,
-    /// The lowest rate at which they did not.
+    /// The lowest rate at which they did not hold.
     fails: Option<f64>,
 }
 
@@ -45,7 +45,7 @@ impl Bracket {
         }
     }
 
-    /// The next rate to try after this one; `None` if the limit is known.
+    /// Returns the rate to try after this one; `None` if the limit is known.
     fn next(&self, rate: f64) -> Option<f64> {
         let next = match (self.holds, self.fails) {
             (Some(holds), Some(fails)) if fails / holds <= 1.0 + PRECISION => return None,
@@ -107,7 +107,7 @@ impl Search<'_> {
         let asked = findings.len();
         findings.extend(keeps_up(rate, measured));
         let holds = findings.iter().all(|finding| finding.holds);
-        // That a step keeps up needs no words.
+        // The conditions of every search are shown only if they do not hold.
         let shown = (0..)
             .zip(&findings)
             .filter(|(place, finding)| *place < asked || !finding.holds);
@@ -140,8 +140,8 @@ impl Search<'_> {
     }
 }
 
-/// The conditions of every search: all calls that were due were made, and nearly all have ended
-/// within the time.
+/// Checks the conditions of every search: all due calls were made, and nearly all of them have
+/// ended within the time.
 fn keeps_up(rate: f64, measured: &Measured) -> [Finding; 2] {
     let ended = (measured.ok + measured.errors) as f64 / (rate * measured.seconds).max(1.0);
     [
@@ -164,7 +164,7 @@ fn keeps_up(rate: f64, measured: &Measured) -> [Finding; 2] {
 mod tests {
     use super::*;
 
-    /// The limit that is found if the conditions hold up to a rate, and the steps.
+    /// Returns the rate found if the conditions hold up to `limit`, and the number of steps.
     fn found(limit: f64, first: f64) -> (Option<f64>, usize) {
         let (mut bracket, mut next, mut steps) = (Bracket::default(), Some(first), 0);
         while let Some(rate) = next {

@@ -6,12 +6,12 @@ use tokio::sync::watch;
 
 use crate::exit::Failure;
 
-/// Whether the user has interrupted the program. Clones share it.
+/// The interrupt of the program by the user. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt(watch::Receiver<bool>);
 
 impl Interrupt {
-    /// Listens from now on. A second interrupt ends the program. Must be called in a runtime.
+    /// Starts to listen. A second interrupt ends the program. Must be called in a runtime.
     pub(super) fn listen() -> Self {
         let (sender, receiver) = watch::channel(false);
         tokio::spawn(async move {
@@ -20,7 +20,7 @@ impl Interrupt {
                     process::exit(Failure::Interrupted.code().into());
                 }
             }
-            // Without signals nobody interrupts it.
+            // Without signals, there are no interrupts.
             std::future::pending::<()>().await
         });
         Self(receiver)
@@ -34,7 +34,7 @@ impl Interrupt {
             .await
             .is_err()
         {
-            // The runtime that listens has ended, and the program with it.
+            // The runtime that listens has ended, so the program is about to end.
             std::future::pending().await
         }
     }

@@ -6,10 +6,10 @@ use hdrhistogram::Histogram;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The shortest and the longest latency that are told from others, in nanoseconds.
+/// The shortest and the longest latency of a distribution, in nanoseconds.
 const BOUNDS: (u64, u64) = (1_000, 60_000_000_000);
 
-/// The digits of a latency that are kept.
+/// The number of significant digits of a latency.
 const DIGITS: u8 = 3;
 
 /// The quantiles of reports.
@@ -22,7 +22,7 @@ pub(super) const QUANTILES: [(&str, f64); 6] = [
     ("p99.99", 0.9999),
 ];
 
-/// How many calls took how long: from 1 µs to 60 s, with three digits.
+/// A distribution of latencies from 1 µs to 60 s, with three significant digits.
 ///
 /// It is serialized as a list of latencies in nanoseconds, each with its number of calls.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Latencies {
         self.0.saturating_record(nanos);
     }
 
-    /// Adds calls.
+    /// Adds calls by their latencies in nanoseconds.
     pub(super) fn record_all(&mut self, buckets: impl IntoIterator<Item = (u64, u64)>) {
         for (nanos, count) in buckets {
             self.0.saturating_record_n(nanos, count);
@@ -52,24 +52,24 @@ impl Latencies {
 
     /// Adds the calls of another distribution.
     pub(super) fn add(&mut self, other: &Self) {
-        // It has the same bounds, so it fits.
+        // Both have the same bounds, so this does not fail.
         let _ = self.0.add(&other.0);
     }
 
-    /// The calls that an earlier state did not have.
+    /// Returns the calls that were added since an earlier state.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let mut later = self.clone();
-        // An earlier state has no calls that this one has not.
+        // All calls of the earlier state are also in this one.
         let _ = later.0.subtract(&earlier.0);
         later
     }
 
-    /// The number of calls.
+    /// Returns the number of calls.
     pub(super) fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency that this part of the calls does not exceed, in nanoseconds; 0 without calls.
+    /// Returns the latency of this quantile, in nanoseconds; 0 without calls.
     pub(super) fn quantile(&self, quantile: f64) -> f64 {
         match self.0.is_empty() {
             true => 0.0,
@@ -77,17 +77,17 @@ impl Latencies {
         }
     }
 
-    /// The mean, in nanoseconds.
+    /// Returns the mean, in nanoseconds.
     pub(super) fn mean(&self) -> f64 {
         self.0.mean()
     }
 
-    /// The longest latency, in nanoseconds.
+    /// Returns the longest latency, in nanoseconds.
     pub(super) fn max(&self) -> f64 {
         self.0.max() as f64
     }
 
-    /// The latencies that occurred, in nanoseconds, each with its number of calls.
+    /// Returns the latencies that occurred, in nanoseconds, each with its number of calls.
     pub(super) fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         let recorded = self.0.iter_recorded();
         recorded.map(|step| (step.value_iterated_to(), step.count_at_value()))
@@ -114,7 +114,7 @@ impl<'de> Deserialize<'de> for Latencies {
     }
 }
 
-/// A latency with three digits and its unit.
+/// Formats a latency with three digits and its unit.
 pub(super) fn short(nanos: f64) -> String {
     let (value, unit) = match nanos {
         nanos if nanos < 999.5 => (nanos, "ns"),
@@ -130,7 +130,7 @@ pub(super) fn short(nanos: f64) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
-/// The duration of a run with its unit: in seconds with one decimal, or less than a second.
+/// Formats the duration of a run with its unit: in seconds with one decimal, or less than a second.
 pub(super) fn duration(seconds: f64) -> String {
     match seconds < 1.0 {
         true => short(seconds * 1e9),

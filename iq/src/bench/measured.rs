@@ -5,44 +5,44 @@ use serde::{Deserialize, Serialize};
 use super::latencies::Latencies;
 use crate::exit::Failure;
 
-/// The number of intervals that are kept; beyond it, neighbours are joined.
+/// The maximum number of intervals; beyond it, neighbours are joined.
 pub(super) const MAX_INTERVALS: usize = 120;
 
 /// The figures of a run. Times are in seconds.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Measured {
-    /// What was called, and how.
+    /// The method and the load.
     pub(super) plan: PlanText,
-    /// The time that was measured.
+    /// The duration of the measured part.
     pub(super) seconds: f64,
-    /// Calls that succeeded.
+    /// The number of calls that succeeded.
     pub(super) ok: u64,
-    /// Messages of the streams of these calls.
+    /// The messages of the streams of these calls.
     pub(super) messages: Messages,
-    /// Calls that failed.
+    /// The number of calls that failed.
     pub(super) errors: u64,
-    /// Calls that were due, and were not made because too many were in flight.
+    /// The number of due calls that were not made, because too many were in flight.
     pub(super) skipped: u64,
-    /// Calls without an outcome, because the run was interrupted.
+    /// The number of calls without an outcome, because the run was interrupted.
     pub(super) unfinished: u64,
-    /// Latencies of successful calls: in an open loop from the time when they were due.
+    /// The latencies of successful calls; in an open loop since they were due.
     pub(super) latency: Latencies,
-    /// In an open loop: latencies from the time when the calls were sent.
+    /// In an open loop: the latencies since the calls were sent.
     pub(super) service: Option<Latencies>,
     pub(super) failures: Vec<Failures>,
     pub(super) generator: Generator,
     pub(super) intervals: Vec<Interval>,
 }
 
-/// What was called, and how.
+/// A description of the method and the load.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct PlanText {
     pub(super) method: String,
     pub(super) targets: Vec<String>,
-    /// The load in words, as `closed loop, 50 callers, 1 connection, 1 thread`.
+    /// The load in words, such as `closed loop, 50 callers, 1 connection, 1 thread`.
     pub(super) load: String,
     pub(super) seed: u64,
-    /// Calls have no reply.
+    /// Set if calls have no reply.
     pub(super) one_way: bool,
 }
 
@@ -58,39 +58,39 @@ pub(super) struct Messages {
 pub(super) struct Failures {
     pub(super) code: String,
     pub(super) count: u64,
-    /// The text of one of them.
+    /// The text of one of the failures.
     pub(super) example: String,
 }
 
-/// What the program that makes the load used.
+/// The resources that this program used.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Generator {
-    /// Processor time of the process, in seconds; `None` if the system does not tell.
+    /// The processor time of the process, in seconds; `None` if the system does not report it.
     pub(super) cpu_seconds: Option<f64>,
-    /// The part of a core that the busiest of the threads used.
+    /// The fraction of a core that the busiest thread used.
     pub(super) busiest_thread: Option<f64>,
-    /// The cores of the machine.
+    /// The number of cores of the machine.
     pub(super) cores: u64,
 }
 
-/// A part of the time.
+/// An interval of the measured part.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Interval {
     pub(super) seconds: f64,
     pub(super) ok: u64,
     pub(super) errors: u64,
     pub(super) skipped: u64,
-    /// Latencies in nanoseconds, each with its number of calls.
+    /// The latencies in nanoseconds, each with its number of calls.
     pub(super) latency: Vec<(u64, u64)>,
 }
 
 impl Measured {
-    /// Successful calls per second.
+    /// Returns the number of successful calls per second.
     pub(super) fn rate(&self) -> f64 {
         per_second(self.ok, self.seconds)
     }
 
-    /// The failure of a run in which calls failed and none succeeded.
+    /// Returns the failure of a run in which calls failed and none succeeded.
     pub(super) fn nothing_succeeded(&self) -> Option<Failure> {
         let first = self.failures.first().filter(|_| self.ok == 0)?;
         let (code, example) = (&first.code, &first.example);
@@ -98,12 +98,12 @@ impl Measured {
         Some(Failure::Check(text))
     }
 
-    /// The part of the calls that failed.
+    /// Returns the fraction of the calls that failed.
     pub(super) fn error_ratio(&self) -> f64 {
         part(self.errors, self.ok + self.errors)
     }
 
-    /// The part of the calls that were due and were not made.
+    /// Returns the fraction of the due calls that were not made.
     pub(super) fn skipped_ratio(&self) -> f64 {
         part(self.skipped, self.ok + self.errors + self.skipped)
     }
@@ -117,14 +117,14 @@ impl Messages {
 }
 
 impl Generator {
-    /// Cores that the process used on average.
+    /// Returns the number of cores that the process used on average.
     pub(super) fn used_cores(&self, seconds: f64) -> Option<f64> {
         self.cpu_seconds.map(|cpu| cpu / seconds.max(1e-9))
     }
 }
 
 impl Interval {
-    /// Successful calls per second.
+    /// Returns the number of successful calls per second.
     pub(super) fn rate(&self) -> f64 {
         per_second(self.ok, self.seconds)
     }
@@ -140,7 +140,7 @@ impl Interval {
     }
 }
 
-/// Joins neighbours, so that half as many intervals are left.
+/// Joins neighbours, so that half as many intervals remain.
 pub(super) fn halve(intervals: &mut Vec<Interval>) {
     let mut joined: Vec<Interval> = Vec::with_capacity(intervals.len() / 2 + 1);
     for (at, interval) in intervals.drain(..).enumerate() {
@@ -152,7 +152,7 @@ pub(super) fn halve(intervals: &mut Vec<Interval>) {
     *intervals = joined;
 }
 
-/// Adds an interval that is too short for one of its own to the last one.
+/// Adds to the last interval a rest that is too short for an interval of its own.
 pub(super) fn extend_last(intervals: &mut Vec<Interval>, rest: Interval) {
     match intervals.last_mut() {
         Some(last) => last.join(rest),

@@ -1,4 +1,4 @@
-//! `iq bench`: a load on a method, and what its latencies are.
+//! `iq bench`: makes a load on a method, and measures its latencies.
 
 mod args;
 mod caller;
@@ -31,32 +31,32 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::plural::counted;
 
-/// The time that is measured, if neither it nor a number of calls is given.
+/// The measured time, if neither a time nor a number of calls is given.
 const DURATION: Duration = Duration::from_secs(10);
 
-/// The seconds of a rate that may be in flight, and the highest number of calls that may be unless
-/// more is asked for.
+/// The seconds of a rate whose calls may be in flight, and the maximum number of calls in flight,
+/// unless another number is given.
 const IN_FLIGHT_SECONDS: f64 = 10.0;
 const MAX_IN_FLIGHT: f64 = 100_000.0;
 
-/// The rate with which a search begins.
+/// The first rate of a search.
 const FIRST_RATE: f64 = 1000.0;
 
 /// The measured time of each step of a search, if none is given.
 const STEP: Duration = Duration::from_secs(10);
 
-/// The load of each step of a search that is not measured.
+/// The time of each step of a search before the measured part.
 const STEP_WARMUP: Duration = Duration::from_millis(500);
 
 impl BenchArgs {
-    /// Returns `true` if a limit is searched for, instead of measuring a load.
+    /// Returns `true` if the command searches for a limit, instead of measuring a load.
     pub(crate) fn searches(&self) -> bool {
         self.load.find_limit.is_some()
     }
 }
 
-/// Makes the load, on threads of its own. It sees interrupts by itself, and reports what was
-/// measured until then.
+/// Makes the load, on its own threads. Handles interrupts itself, and then reports what was
+/// measured so far.
 pub(crate) fn run(args: &BenchArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -106,7 +106,7 @@ pub(crate) fn run(args: &BenchArgs, connect: &ConnectArgs, output: &Output) -> O
     })
 }
 
-/// Everything that can be wrong before the load begins.
+/// Checks everything that can be wrong before the load begins, and prepares the calls.
 async fn prepare(
     args: &BenchArgs,
     connect: &ConnectArgs,
@@ -176,7 +176,7 @@ fn load(args: &LoadArgs) -> Outcome<Load> {
     })
 }
 
-/// The callers of a closed loop. With fewer calls than callers, some would have nothing to do.
+/// Returns the number of callers of a closed loop. Callers without a call would be idle.
 fn callers(args: &LoadArgs) -> u32 {
     let calls = args.requests.map_or(u32::MAX, |calls| {
         u32::try_from(calls).unwrap_or(u32::MAX).max(args.threads)
@@ -184,7 +184,7 @@ fn callers(args: &LoadArgs) -> u32 {
     args.concurrency.min(calls)
 }
 
-/// The highest number of calls in flight at a rate.
+/// Returns the maximum number of calls in flight at a rate.
 fn max_in_flight(given: Option<u32>, rate: f64) -> u32 {
     let by_rate = (rate * IN_FLIGHT_SECONDS).ceil().clamp(1.0, MAX_IN_FLIGHT);
     given.unwrap_or(by_rate as u32)

@@ -1,4 +1,4 @@
-//! Progress for those who watch: one line a second.
+//! The progress of a run: one line per second.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use super::latencies::short;
 use super::tally::Counts;
 use crate::output::Output;
 
-/// Writes one line a second on stderr.
+/// A writer of one line per second on stderr.
 #[derive(Debug)]
 pub(super) struct Progress {
     last: (Duration, Counts),
 }
 
 impl Progress {
-    /// `None` if nobody watches: stderr is not a terminal, has to be quiet, or has JSON.
+    /// Returns `None` if nobody watches: stderr is not a terminal, or the output is quiet or JSON.
     pub(super) fn new(output: &Output) -> Option<Self> {
         let is_watched = io::stderr().is_terminal() && !output.is_quiet() && !output.is_json();
         is_watched.then(|| Self {
@@ -22,11 +22,11 @@ impl Progress {
         })
     }
 
-    /// Shows what was counted since the last line.
+    /// Writes a line with what was counted since the last line.
     pub(super) fn show(&mut self, time: Duration, counts: &Counts, in_flight: usize) {
         let line = line(time, counts, &self.last, in_flight);
         self.last = (time, counts.clone());
-        // Nobody is left to tell if this fails.
+        // A failure cannot be reported anywhere.
         let _ = writeln!(io::stderr(), "{line}");
     }
 }

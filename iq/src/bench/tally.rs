@@ -1,4 +1,4 @@
-//! What the threads of the load count.
+//! The counts of the threads of the load.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,20 +9,20 @@ use super::latencies::Latencies;
 use super::measured::{Failures, Interval, Messages};
 use super::work::Failed;
 
-/// The longest text of a failure that is kept, in characters.
+/// The maximum length of the text of a failure, in characters.
 const MAX_EXAMPLE: usize = 500;
 
 /// The counts of calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) ok: u64,
-    /// Of calls that succeeded.
+    /// The messages of calls that succeeded.
     pub(super) messages: Messages,
     pub(super) errors: u64,
     pub(super) skipped: u64,
-    /// From the time when a call was due.
+    /// The latencies since calls were due.
     pub(super) latency: Latencies,
-    /// From the time when it was sent, if that is another one.
+    /// The latencies since calls were sent, if these times differ.
     pub(super) service: Option<Latencies>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Tally {
     pub(super) last: Option<Instant>,
 }
 
-/// What a thread shares with the one that watches it.
+/// The state that a thread shares with the watch.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     tally: Mutex<Tally>,
@@ -56,7 +56,7 @@ pub(super) struct Times {
 }
 
 impl Shared {
-    /// For a load whose calls are sent later than they are due.
+    /// Creates the state for an open loop, whose calls are sent later than they are due.
     pub(super) fn of_open_loop() -> Self {
         let shared = Self::default();
         shared.tally().counts.service = Some(Latencies::default());
@@ -67,7 +67,7 @@ impl Shared {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells callers not to call again.
+    /// Tells callers to make no further calls.
     pub(super) fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
@@ -76,7 +76,7 @@ impl Shared {
         self.is_stopped.load(Ordering::Relaxed)
     }
 
-    /// The number of calls in flight.
+    /// Returns the number of calls in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -125,7 +125,7 @@ impl Counts {
         }
     }
 
-    /// What was counted since an earlier time.
+    /// Returns what was counted since an earlier state.
     pub(super) fn since(&self, earlier: &Self, time: Duration) -> Interval {
         Interval {
             seconds: time.as_secs_f64(),
@@ -145,7 +145,7 @@ impl Tally {
     }
 }
 
-/// The failures of all threads, the most frequent first.
+/// Returns the failures of all threads, the most frequent first.
 pub(super) fn failures<'a>(tallies: impl Iterator<Item = &'a Shared>) -> Vec<Failures> {
     let mut all: BTreeMap<&str, Failures> = BTreeMap::new();
     for shared in tallies {

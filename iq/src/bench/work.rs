@@ -1,4 +1,4 @@
-//! What is called, and with what: a method or a raw path.
+//! The calls to make: a method or a raw path, with its arguments.
 
 use iip_core::Printable;
 use iip_rpc::codec::{CodecId, DecodeLimits, dynamic};
@@ -16,14 +16,14 @@ use crate::raw;
 use crate::services;
 use crate::wording::message_of;
 
-/// What is called, and with what.
+/// A method or a raw path, with its arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
-    /// The method, or the path.
+    /// The name of the method, or the path.
     pub(super) name: String,
     pub(super) targets: Vec<String>,
     pub(super) payload: Payload,
-    /// What the client sends in a stream, if it does.
+    /// The messages of the stream of the client, if the method has one.
     pub(super) messages: Option<Messages>,
     pub(super) path: String,
     pub(super) kind: Kind,
@@ -48,7 +48,7 @@ pub(super) struct Failed {
 }
 
 impl Work {
-    /// Finds out what the command line means; typed methods are looked up at the server.
+    /// Interprets the command line, and looks up typed methods at the server.
     pub(super) async fn prepare(
         args: &BenchArgs,
         connect: &ConnectArgs,
@@ -155,7 +155,7 @@ impl Work {
         })
     }
 
-    /// Returns `true` if its calls have no reply.
+    /// Returns `true` if the calls have no reply.
     pub(super) fn is_one_way(&self) -> bool {
         match &self.kind {
             Kind::Method { described, .. } => described.1.kind == MethodKind::OneWay,
@@ -163,7 +163,7 @@ impl Work {
         }
     }
 
-    /// What the failure of a call means.
+    /// Converts the error of a call into a failure.
     pub(super) fn failed(&self, error: JsonError) -> Failed {
         let own = |text: String| Failed {
             code: "the method's own error",
@@ -179,7 +179,7 @@ impl Work {
         }
     }
 
-    /// The method's own error in JSON, if a status stands for one.
+    /// Returns the method's own error in JSON, if a status carries one.
     fn own_error(&self, status: &Status) -> Option<String> {
         let Kind::Method { described, codec } = &self.kind else {
             return None;
@@ -195,7 +195,7 @@ impl Work {
     }
 }
 
-/// A body that could not be made.
+/// A failure to make a body.
 impl From<String> for Failed {
     fn from(text: String) -> Self {
         Self {
@@ -214,7 +214,7 @@ impl From<Status> for Failed {
     }
 }
 
-/// Refuses methods that cannot be called over and over in JSON.
+/// Refuses methods that cannot be called repeatedly in JSON.
 fn callable(target: &str, service: &Description, method: &Method) -> Outcome {
     let name = Printable(format!("{}.{}", service.service, method.name));
     if method.format == Format::Raw {
@@ -240,7 +240,7 @@ fn takes_stream(kind: MethodKind) -> bool {
     matches!(kind, MethodKind::ClientStream | MethodKind::Bidirectional)
 }
 
-/// What a server has announced.
+/// The fields of a hello that are read.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Hello {
@@ -255,7 +255,7 @@ struct Announced {
 }
 
 impl Hello {
-    /// The hello of a server; `None` if there is no connection now.
+    /// Reads the hello of a server; `None` if there is no connection now.
     fn of(client: &Client) -> Option<Self> {
         let connection = client.raw().ready_connection()?;
         let hello = connection.peer().hello();
@@ -264,8 +264,8 @@ impl Hello {
     }
 }
 
-/// Refuses one-way calls of a server that does not support them: they would be ordinary calls whose
-/// replies nobody waits for, and as many would be in flight as memory holds.
+/// Refuses one-way calls to a server that does not support them. They would be ordinary calls whose
+/// replies nobody waits for, and only memory would limit the number in flight.
 fn one_way(name: &str, client: &Client) -> Outcome {
     match Hello::of(client) {
         Some(hello) if hello.one_way == 0 => Err(Failure::Usage(format!(
@@ -277,9 +277,9 @@ fn one_way(name: &str, client: &Client) -> Outcome {
     }
 }
 
-/// The codecs in which a method can be called, from the cheapest on.
+/// Returns the codecs in which a method can be called, the cheapest first.
 fn codecs(method: &Method, client: &Client) -> Vec<CodecId> {
-    // Messages of streams are in JSON.
+    // The messages of streams are in JSON.
     let has_streams = !matches!(method.kind, MethodKind::Unary | MethodKind::OneWay);
     if has_streams || method.format == Format::Json {
         return vec![CodecId::JSON];

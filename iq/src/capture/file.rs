@@ -12,8 +12,8 @@ use twox_hash::XxHash64;
 use super::record::{Begin, Record};
 use crate::exit::{Failure, Outcome};
 
-/// The first bytes of a file. The first one is not ASCII, and the line ends reveal whether the file
-/// was converted as a text.
+/// The first bytes of a file. The first byte is not ASCII, and the line endings reveal a conversion
+/// of the file as text.
 const MAGIC: [u8; 8] = *b"\x89IQR\r\n\x1a\n";
 
 /// The version of the format, which follows the first bytes.
@@ -59,7 +59,7 @@ fn hash(content: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Reads the records of a file.
+/// A reader of the records of a file.
 #[derive(Debug)]
 pub(crate) struct Reader<R> {
     name: String,
@@ -74,11 +74,11 @@ pub(crate) struct Reader<R> {
 #[derive(Debug, PartialEq)]
 enum State {
     Reading,
-    /// The last record was read.
+    /// The end after the last record.
     Ended,
-    /// The file ends after a complete record, but without an `End` record.
+    /// The end after a complete record, but without an `End` record.
     NoEnd,
-    /// The file ends within a record.
+    /// The end within a record.
     Cut,
 }
 
@@ -126,7 +126,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads the next record. Returns `None` after the last one, and where the file was cut off.
+    /// Reads the next record. Returns `None` after the last one, or if the file is cut off.
     pub(crate) fn next(&mut self) -> Outcome<Option<Record>> {
         if self.state != State::Reading {
             return Ok(None);
@@ -300,7 +300,7 @@ mod tests {
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x41;
-            // A length that became longer reaches the end of the file, which then looks cut.
+            // A changed length that exceeds the rest of the file looks like a cut.
             match read(&damaged) {
                 Err(Failure::Own(_) | Failure::Usage(_)) => {}
                 Ok((count, Some(remark))) => assert!(count < 4 && remark.contains("cut")),

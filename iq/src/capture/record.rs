@@ -4,7 +4,7 @@ use bytes::Bytes;
 use iip_rpc::schema::Description;
 use serde::{Deserialize, Serialize};
 
-/// What is written in place of a secret text.
+/// The replacement of a secret text.
 pub(crate) const BLANK: &str = "***";
 
 /// A record. Times are microseconds since the recording began.
@@ -15,21 +15,21 @@ pub(crate) enum Record {
     Begin(Begin),
     /// The description of a service, recorded once.
     Service(Box<Description>),
-    /// A client has connected.
+    /// The beginning of a connection.
     Opened(Opened),
-    /// A connection has ended, or cannot be recorded any further.
+    /// The end of a connection, or of what can be recorded of it.
     Closed(Closed),
     /// A request, or the arguments of a call with streams.
     Request(Request),
     /// A message of a stream.
     Message(Message),
-    /// The stream of the client has ended.
+    /// The end of the stream of the client.
     StreamEnd(Moment),
     /// The reply, which ends the call.
     Reply(Reply),
-    /// The client has cancelled the call.
+    /// The cancellation of the call by the client.
     Cancelled(Moment),
-    /// Records are missing here, because the file could not be written fast enough.
+    /// Missing records, because the file could not be written fast enough.
     Lost(Lost),
     /// The last record.
     End(End),
@@ -118,7 +118,7 @@ pub(crate) struct Reply {
     /// The time before the handler started, and the time that it ran, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timing: Option<(u64, u64)>,
-    /// After those with which the method accepted a call with streams.
+    /// The metadata, after the entries with which the method accepted a call with streams.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) metadata: Vec<(String, Bytes)>,
     /// The value, the error, or the details of a status.
@@ -140,7 +140,7 @@ pub(crate) enum Outcome {
     Error,
     Status {
         code: u8,
-        /// Only recorded with payloads.
+        /// The message, which is recorded only with payloads.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         message: String,
     },

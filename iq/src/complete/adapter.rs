@@ -1,4 +1,4 @@
-//! What the adapters of the shells have in common.
+//! The common parts of the adapters of the shells.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -6,9 +6,9 @@ use std::path::Path;
 
 use clap_complete::engine::{self, CompletionCandidate};
 
-/// The candidates for the word at `index`. Options are among them if the word has begun: they would
-/// keep a shell from adding what the other candidates begin with, and if there are no others, it
-/// would add the dashes.
+/// Returns the candidates for the word at `index`. Options are left out if the word is empty:
+/// otherwise, a shell would not insert the common beginning of the other candidates, and would
+/// insert the dashes if there are no others.
 pub(super) fn candidates(
     cmd: &mut clap::Command,
     args: Vec<OsString>,
@@ -22,7 +22,7 @@ pub(super) fn candidates(
     Ok(all.into_iter().filter(fits).collect())
 }
 
-/// The number of the word at the cursor, if the shell has passed it.
+/// Returns the index of the word at the cursor, if the shell has passed it.
 pub(super) fn index() -> Option<usize> {
     std::env::var("_CLAP_COMPLETE_INDEX").ok()?.parse().ok()
 }
@@ -41,7 +41,7 @@ pub(super) fn write_script(
     buf.write_all(script.replace("{completer}", &completer).as_bytes())
 }
 
-/// Writes a line for each candidate: its value, and what it means after a tab.
+/// Writes a line for each candidate: its value, then a tab and its help.
 pub(super) fn write_lines(
     candidates: &[CompletionCandidate],
     buf: &mut dyn Write,

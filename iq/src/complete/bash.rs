@@ -1,4 +1,4 @@
-//! Completions in bash, which takes `localhost:7000` for three words and `name=value` too.
+//! Completions in bash, which splits words such as `localhost:7000` and `name=value` into three.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -8,10 +8,10 @@ use clap_complete::env::EnvCompleter;
 
 use super::adapter::{candidates, index, write_script};
 
-/// bash, with words as the program gets them.
+/// The adapter of bash, which joins the words as the program gets them.
 pub(super) struct Bash;
 
-/// Characters besides white space at which bash breaks words, and the program does not.
+/// The characters besides white space at which bash breaks words, but the program does not.
 const BREAKS: [char; 2] = [':', '='];
 
 /// The script that makes bash ask for completions, see [`write_script`].
@@ -62,7 +62,7 @@ impl EnvCompleter for Bash {
         let joined = joined(&args, index().unwrap_or(0));
         for candidate in candidates(cmd, joined.words, joined.index, current_dir)? {
             let value = candidate.get_value().to_string_lossy();
-            // bash replaces what follows the last break only.
+            // bash replaces only what follows the last break.
             if let Some(rest) = value.strip_prefix(&joined.replaced) {
                 writeln!(buf, "{rest}")?;
             }
@@ -71,17 +71,17 @@ impl EnvCompleter for Bash {
     }
 }
 
-/// The words of a line as the program would get them.
+/// The words of a line, as the program would get them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Joined {
     pub(super) words: Vec<OsString>,
-    /// The word at the cursor.
+    /// The index of the word at the cursor.
     pub(super) index: usize,
-    /// The part of that word that bash keeps.
+    /// The part of this word that bash keeps.
     replaced: String,
 }
 
-/// Joins what bash has taken apart, by the line up to the cursor.
+/// Joins the words that bash has split, with the line up to the cursor.
 pub(super) fn joined(parts: &[OsString], index: usize) -> Joined {
     let line = std::env::var("_IQ_COMPLETE_LINE").unwrap_or_default();
     let word = std::env::var("_IQ_COMPLETE_WORD").unwrap_or_default();
@@ -95,7 +95,7 @@ fn join(line: &str, word: &str, parts: &[OsString], index: usize) -> Joined {
         let part = part.to_string_lossy();
         let trimmed = rest.trim_start();
         let is_apart = trimmed.len() < rest.len() || words.is_empty();
-        // The word at the cursor may go on behind it.
+        // The word at the cursor may continue after the cursor.
         let part = if trimmed.starts_with(&*part) {
             &*part
         } else {
@@ -114,7 +114,7 @@ fn join(line: &str, word: &str, parts: &[OsString], index: usize) -> Joined {
     let last = &mut words[index];
     let quote = last.chars().next().filter(|c| matches!(c, '\'' | '"'));
     let replaced = match quote {
-        // In quotes, bash breaks nothing, and gives the word without the quote.
+        // In quotes, bash does not break words, and passes the word without the quote.
         Some(_) => {
             word.clone_into(last);
             String::new()
@@ -135,7 +135,7 @@ fn join(line: &str, word: &str, parts: &[OsString], index: usize) -> Joined {
     }
 }
 
-/// A word without the quotes around it.
+/// Returns a word without the quotes around it.
 fn unquoted(word: &str) -> &str {
     let inner = ['\'', '"']
         .iter()

@@ -1,4 +1,4 @@
-//! The services of servers that were asked a short time ago, in files.
+//! A cache of the services of servers, in files.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,17 +10,17 @@ use iip_rpc::schema::{Description, file};
 
 use crate::config::home_folder;
 
-/// The time for which services are remembered.
+/// The time for which services are cached.
 const FRESH: Duration = Duration::from_secs(5 * 60);
 
-/// The largest file that is read, in bytes.
+/// The maximum size of a file, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// The services that were remembered under a key, if that was a short time ago.
+/// Returns the services that are cached under a key, unless they are too old.
 pub(super) fn read(key: &str) -> Option<Vec<Description>> {
     let path = path_of(key)?;
     let metadata = fs::metadata(&path).ok()?;
-    // A time in the future is not fresh.
+    // A file with a time in the future counts as too old.
     let age = SystemTime::now()
         .duration_since(metadata.modified().ok()?)
         .ok()?;
@@ -30,7 +30,7 @@ pub(super) fn read(key: &str) -> Option<Vec<Description>> {
     file::from_text(&fs::read_to_string(path).ok()?).ok()
 }
 
-/// Remembers services. What fails is not remembered.
+/// Caches services. Failures are ignored.
 pub(super) fn write(key: &str, services: &[Description]) {
     let Some(path) = path_of(key) else {
         return;
@@ -41,7 +41,7 @@ pub(super) fn write(key: &str, services: &[Description]) {
     }
 }
 
-/// Replaces a file at once, so that no other process reads half of it.
+/// Replaces a file atomically, so that no other process reads a part of it.
 fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(folder)?;

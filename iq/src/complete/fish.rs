@@ -8,7 +8,7 @@ use clap_complete::env::{self, EnvCompleter};
 
 use super::adapter::{candidates, write_lines};
 
-/// fish, with options only where they are asked for.
+/// The adapter of fish, which offers options only if they are asked for.
 pub(super) struct Fish;
 
 impl EnvCompleter for Fish {

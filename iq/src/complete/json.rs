@@ -1,4 +1,4 @@
-//! The names of fields in JSON that is not complete.
+//! Completion of the names of fields in incomplete JSON.
 
 use std::str::CharIndices;
 
@@ -7,7 +7,7 @@ use iip_rpc::schema::{Method, Types};
 use super::is_harmless;
 use crate::place::Place;
 
-/// The brackets that enclose the end of the text.
+/// A bracket that encloses the end of the text.
 #[derive(Debug, PartialEq, Eq)]
 enum Level {
     /// An object, with the name whose value follows.
@@ -19,13 +19,13 @@ enum Level {
 #[derive(Debug, PartialEq, Eq)]
 struct End {
     levels: Vec<Level>,
-    /// The beginning of the name at the end, and where it begins; `None` if no name is expected.
+    /// The position and the beginning of the name at the end; `None` if no name is expected.
     name: Option<(usize, String)>,
-    /// The names that the object at the end has already.
+    /// The names that the object at the end already has.
     known: Vec<String>,
 }
 
-/// The text with each name that can follow.
+/// Returns the text with each name that can follow.
 pub(super) fn complete(text: &str, method: &Method, types: &Types) -> Vec<String> {
     let Some(End {
         levels,
@@ -50,7 +50,7 @@ pub(super) fn complete(text: &str, method: &Method, types: &Types) -> Vec<String
 fn place(text: &str) -> Option<End> {
     let mut levels: Vec<Level> = Vec::new();
     let mut known: Vec<Vec<String>> = Vec::new();
-    // A name is expected: after `{`, and after `,` in an object.
+    // A name is expected after `{`, and after `,` in an object.
     let mut expected = false;
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
@@ -100,7 +100,7 @@ fn place(text: &str) -> Option<End> {
     })
 }
 
-/// Scans a text after its first quote. Returns its content, and `true` if it ends with a quote.
+/// Scans a string after its first quote. Returns its content, and `true` if it has a closing quote.
 fn text_in_quotes(chars: &mut CharIndices<'_>) -> (String, bool) {
     let mut content = String::new();
     while let Some((_, c)) = chars.next() {
@@ -113,7 +113,7 @@ fn text_in_quotes(chars: &mut CharIndices<'_>) -> (String, bool) {
     (content, false)
 }
 
-/// The names that can be in the object at the end.
+/// Returns the names that can be in the object at the end.
 fn names<'a>(levels: &[Level], method: &'a Method, types: &'a Types) -> Vec<&'a str> {
     let Some((Level::Object(_), before)) = levels.split_last() else {
         return Vec::new();

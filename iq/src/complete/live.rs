@@ -1,4 +1,4 @@
-//! The services of a live server, within the time that a user waits for a completion.
+//! The services of a live server, if they arrive within the time limit of a completion.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::output::{Output, OutputArgs};
 use crate::services;
 use crate::time;
 
-/// The longest wait for a server, unless the variable sets another.
+/// The time limit for a server, unless the variable sets another.
 const LIMIT: Duration = Duration::from_millis(300);
 
 /// The variable with another limit, such as `2s`.
 const VARIABLE: &str = "IQ_COMPLETE_TIMEOUT";
 
-/// The services of a target, or those in a file; empty if they are not known in time.
+/// Returns the services of a target, or of a file; empty if they are not known in time.
 pub(super) fn services(target: &str, connect: ConnectArgs) -> Vec<Description> {
     if Path::new(target).is_file() {
         return services::in_file(Path::new(target)).unwrap_or_default();
@@ -48,7 +48,7 @@ fn ask(target: &str, connect: ConnectArgs, limit: Duration) -> Option<Vec<Descri
         services::of_server(&connection.within_time()).await.ok()
     };
     let services = runtime.block_on(async { tokio::time::timeout(limit, asking).await });
-    // A look-up of a name may take longer on its thread.
+    // A DNS lookup may take longer, on its own thread.
     runtime.shutdown_background();
     services.ok().flatten()
 }

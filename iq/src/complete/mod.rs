@@ -1,7 +1,7 @@
-//! Completions of the command line, with what the server knows.
+//! Completions of the command line, with the services of the server.
 //!
-//! A shell runs the program with the variable `COMPLETE` and the words of the line. Nothing of this
-//! prints an error: a completion that fails offers nothing.
+//! A shell runs the program with the variable `COMPLETE` and the words of the line. Completion
+//! prints no errors: if it fails, it offers nothing.
 
 mod adapter;
 mod bash;
@@ -46,7 +46,7 @@ pub(crate) fn run(command: fn() -> clap::Command) -> ExitCode {
     match completer.try_complete(args, folder.as_deref()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell if this fails.
+            // A failure cannot be reported anywhere.
             let _ = error.print();
             ExitCode::from(2)
         }
@@ -105,7 +105,7 @@ pub(crate) fn arguments(current: &OsStr) -> Vec<CompletionCandidate> {
     let (Some(current), Some(name)) = (current.to_str(), given.method) else {
         return Vec::new();
     };
-    // zsh and fish pass words with the quote that is not closed.
+    // zsh and fish pass a word together with an unclosed quote.
     let current = current.strip_prefix(['\'', '"']).unwrap_or(current);
     if let Some(file) = current.strip_prefix('@') {
         let files = PathCompleter::file().complete(OsStr::new(file));
@@ -122,7 +122,7 @@ pub(crate) fn arguments(current: &OsStr) -> Vec<CompletionCandidate> {
             .collect();
     }
     let place = Place::Arguments(method);
-    // Names of lists may be repeated.
+    // The names of lists may be repeated.
     let is_free = |name: &str| {
         place.named(name, &service.types).is_list(&service.types)
             || !given.args.iter().any(|pair| first_name(pair) == name)
@@ -134,12 +134,12 @@ pub(crate) fn arguments(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(OsStr::new(current), pairs)
 }
 
-/// The name at the beginning of a pair, such as `order` in `order.id=7`.
+/// Returns the name at the beginning of a pair, such as `order` in `order.id=7`.
 fn first_name(pair: &str) -> &str {
     pair.split(['=', ':', '.']).next().unwrap_or_default()
 }
 
-/// The services of the target on the line; empty if they are not known in time.
+/// Returns the services of the target on the line; empty if they are not known in time.
 fn described() -> Vec<Description> {
     let given = words::given();
     let Some(target) = given.target else {
@@ -149,7 +149,7 @@ fn described() -> Vec<Description> {
     live::services(&target, connect)
 }
 
-/// The names that begin with what was typed. Names that a shell could take for something else, as
+/// Returns the names that begin with what was typed. Names that a shell could interpret, such as
 /// those of a hostile server, are left out.
 fn candidates(
     current: &OsStr,

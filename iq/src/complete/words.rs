@@ -1,4 +1,4 @@
-//! The command line so far.
+//! The command line up to the cursor.
 
 use std::ffi::OsString;
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ use crate::go_options::with_long_options;
 
 static LINE: OnceLock<Line> = OnceLock::new();
 
-/// The line that is completed.
+/// The line to complete.
 #[derive(Debug)]
 struct Line {
     command: fn() -> Command,
@@ -28,11 +28,11 @@ pub(super) struct Given {
     /// The arguments of a call.
     pub(super) args: Vec<String>,
     pub(super) connect: Option<ConnectArgs>,
-    /// A target of the command may be a file.
+    /// Set if a target of the command may be a file.
     pub(super) may_be_file: bool,
 }
 
-/// Remembers the words that a shell has passed after `--`, which are arguments of `command`.
+/// Stores the words that a shell has passed after `--`, which are arguments of `command`.
 pub(super) fn remember(args: &[OsString], command: fn() -> Command) {
     let after = args
         .iter()
@@ -46,7 +46,7 @@ pub(super) fn remember(args: &[OsString], command: fn() -> Command) {
     }
     let before = index.unwrap_or_else(|| words.len().saturating_sub(1));
     words.truncate(before);
-    // It is called once.
+    // This function is called once.
     let _ = LINE.set(Line { command, words });
 }
 

@@ -1,4 +1,4 @@
-//! Completions in zsh. Names that end with `=` or `:` are followed by their values, not by a space.
+//! Completions in zsh. Names that end with `=` or `:` are followed by values, without a space.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use clap_complete::env::EnvCompleter;
 
 use super::adapter::{candidates, index, write_lines, write_script};
 
-/// zsh, without a space where a value follows.
+/// The adapter of zsh, which adds no space before a value.
 pub(super) struct Zsh;
 
 /// The script that makes zsh ask for completions, see [`write_script`].
@@ -67,7 +67,7 @@ impl EnvCompleter for Zsh {
         buf: &mut dyn Write,
     ) -> io::Result<()> {
         let index = index().unwrap_or_else(|| args.len().saturating_sub(1));
-        // An empty word at the end is not passed.
+        // zsh does not pass an empty word at the end.
         if args.len() == index {
             args.push(OsString::new());
         }

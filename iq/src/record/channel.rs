@@ -91,7 +91,7 @@ pub(super) struct Stream {
     pub(super) begun: bool,
     /// Set once the method has accepted the call.
     pub(super) accepted: bool,
-    /// The metadata with which it has done so.
+    /// The metadata with which the method has accepted the call.
     pub(super) metadata: Vec<(String, Bytes)>,
 }
 

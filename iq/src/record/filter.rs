@@ -8,7 +8,7 @@ use iip_rpc::compression::{CompressionId, decompress};
 
 use crate::capture::{BLANK, Blanked, Body, Part, Services};
 
-/// Keys of metadata, and parameters of queries, whose values are never written.
+/// The keys of metadata, and the parameters of queries, whose values are never written.
 pub(super) const SECRET_KEYS: [&str; 12] = [
     "__http_hdr__",
     "api-key",
@@ -30,7 +30,7 @@ pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024 + 64 * 1024;
 /// The reason for leaving out a larger payload.
 pub(super) const TOO_LARGE: &str = "it is larger than 16 MiB";
 
-/// Finds and blanks secrets.
+/// A filter that finds and blanks secrets.
 #[derive(Debug)]
 pub(super) struct Filter {
     keys: Vec<String>,
@@ -45,9 +45,9 @@ pub(super) struct Payload {
     pub(super) size: usize,
     pub(super) codec: CodecId,
     pub(super) compression: CompressionId,
-    /// The part of a described call that it is; `None` for the details of a status.
+    /// The part of a described call; `None` for the details of a status.
     pub(super) part: Option<Part>,
-    /// The reason why it is not written.
+    /// The reason why the payload is not written.
     pub(super) left_out: Option<&'static str>,
 }
 

@@ -78,13 +78,13 @@ struct Recorder {
     services: Services,
     /// The build that the descriptions are of, if the server has announced it.
     build: Option<String>,
-    /// Set once the note about another build was printed.
+    /// Set once the note about another build has been printed.
     is_noted: AtomicBool,
     output: Output,
 }
 
 impl Recorder {
-    /// Prints, once, that the server has another build now.
+    /// Prints a note, once, that the server has another build now.
     fn note_other_build(&self) {
         if self.filter.payloads() && !self.is_noted.swap(true, Ordering::Relaxed) {
             self.output.note(

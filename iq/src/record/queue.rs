@@ -12,7 +12,7 @@ use crate::capture::Record;
 /// Maximum number of bytes in the queue.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// The bytes that a record counts for, in addition to its payload.
+/// The number of bytes that a record counts for, in addition to its payload.
 const RECORD_BYTES: usize = 512;
 
 /// A record whose payload has not been processed yet.
@@ -89,7 +89,7 @@ pub(super) struct Drafts {
     pub(super) shared: Arc<Shared>,
 }
 
-/// All senders are gone.
+/// The error if all senders are gone.
 pub(super) struct Over;
 
 pub(super) fn queue() -> (Queue, Drafts) {

@@ -37,7 +37,7 @@ const MAX_HELD_BYTES: usize = 128 * 1024 * 1024;
 /// The bytes that a waiting request counts for.
 const WAITING_BYTES: usize = 512;
 
-/// Extracts the calls of a connection.
+/// A tap that extracts the calls of a connection.
 pub(super) struct Tap {
     recorder: Arc<Recorder>,
     connection: u64,
@@ -156,7 +156,7 @@ impl Tap {
         );
     }
 
-    /// Counts the memory of this connection.
+    /// Counts the memory of this connection. Fails if all connections together hold too much.
     fn count(&mut self) -> Result<(), String> {
         let [requests, replies] = self.undecoded;
         let now = requests + replies + self.arriving + self.waiting * WAITING_BYTES;
@@ -196,7 +196,7 @@ impl Tap {
         }
     }
 
-    /// Leaves out payloads that are not recorded, and those that may not match the description.
+    /// Removes payloads that are not recorded, or may not match the description.
     fn checked(&self, path: &str, mut payload: Payload) -> Payload {
         if !self.recorder.filter.payloads() {
             payload.bytes = Bytes::new();

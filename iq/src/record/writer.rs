@@ -19,13 +19,13 @@ use crate::output::Output;
 /// Number of bytes that are reserved for the last records.
 const RESERVE_BYTES: u64 = 1024;
 
-/// Number of bytes that are collected before they are written.
+/// Number of bytes that are collected before a write.
 const GATHERED_BYTES: usize = 256 * 1024;
 
 /// Stack size of the thread, in bytes.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 
-/// Interval of the checks whether the recording has ended elsewhere.
+/// Interval of the checks for an end of the recording elsewhere.
 const CHECK: Duration = Duration::from_millis(100);
 
 /// The limits of a recording.
@@ -44,7 +44,7 @@ pub(super) struct Recorded {
     pub(super) left_out: u64,
 }
 
-/// Writes records to a file.
+/// A writer of records to a file.
 pub(super) struct FileWriter {
     recorder: Arc<Recorder>,
     bounds: Bounds,

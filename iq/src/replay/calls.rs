@@ -1,4 +1,4 @@
-//! Calls, put together from the records of a recording.
+//! Calls, assembled from the records of a recording.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -9,19 +9,19 @@ use bytes::Bytes;
 use crate::capture::{Body, Reader, Record, Reply, Request, Services};
 use crate::exit::{Failure, Outcome};
 
-/// The bytes of messages that are kept for one call.
+/// The maximum number of bytes of messages of one call.
 const MAX_CALL_BYTES: usize = 64 * 1024 * 1024;
 
-/// The bytes of all calls in memory.
+/// The maximum number of bytes of all calls in memory.
 const MAX_BYTES: usize = 512 * 1024 * 1024;
 
-/// The bytes that count for a call besides its payloads.
+/// The number of bytes that a call counts for, in addition to its payloads.
 const CALL_BYTES: usize = 1024;
 
-/// The bytes that count for an entry of metadata besides its own.
+/// The number of bytes that an entry of metadata counts for, in addition to its own.
 const ENTRY_BYTES: usize = 64;
 
-/// The bytes, and the number, of complete calls that wait for one that began before them.
+/// The maximum size, in bytes, and number of complete calls that wait for one that began earlier.
 const MAX_READY_BYTES: usize = 32 * 1024 * 1024;
 const MAX_READY: usize = 10_000;
 
@@ -31,15 +31,15 @@ pub(super) struct Call {
     pub(super) request: Request,
     /// The messages of the client.
     pub(super) requests: Vec<Body>,
-    /// The stream of the client has ended.
+    /// Set once the stream of the client has ended.
     pub(super) has_ended: bool,
     /// The messages of the server.
     pub(super) messages: Vec<Body>,
     pub(super) cancelled: bool,
     pub(super) reply: Option<Reply>,
-    /// Its messages are too large to be kept.
+    /// Set if the messages are too large to be kept.
     pub(super) is_too_large: bool,
-    /// The position of its first and its last record among all records.
+    /// The positions of the first and the last record of the call among all records.
     pub(super) began: u64,
     pub(super) ended: u64,
     bytes: usize,
@@ -75,26 +75,26 @@ fn size_of_metadata(metadata: &[(String, Bytes)]) -> usize {
         .sum()
 }
 
-/// The calls of a recording, in the order in which they began. A call that takes long comes later
-/// if too many others would have to wait for it.
+/// The calls of a recording, in the order in which they began. A long call comes later if too many
+/// others would have to wait for it.
 #[derive(Debug)]
 pub(super) struct Calls {
     reader: Reader<BufReader<File>>,
     pub(super) services: Services,
-    /// The number of records that were read.
+    /// The number of records that were read so far.
     position: u64,
     /// The calls without a reply, by their numbers and by the positions of their requests.
     open: HashMap<u64, Call>,
     beginnings: BTreeMap<u64, u64>,
     /// The connections with the numbers of their open calls.
     connections: BTreeSet<(u64, u64)>,
-    /// Complete calls by the positions of their requests.
+    /// The complete calls, by the positions of their requests.
     ready: BTreeMap<u64, Call>,
     open_bytes: usize,
     ready_bytes: usize,
-    /// All records were read.
+    /// Set once all records were read.
     is_over: bool,
-    /// Records that the recorder has dropped.
+    /// The number of records that the recorder has dropped.
     pub(super) lost: u64,
 }
 
@@ -115,7 +115,7 @@ impl Calls {
         }
     }
 
-    /// A remark about the end of the file, once there are no more calls.
+    /// Returns a remark about the end of the file, once there are no more calls.
     pub(super) fn remark(&self) -> Option<String> {
         self.reader.remark()
     }
@@ -133,14 +133,14 @@ impl Calls {
                 None => {
                     self.is_over = true;
                     let open: Vec<u64> = self.open.keys().copied().collect();
-                    // They get no reply any more.
+                    // No replies to these calls can follow.
                     open.into_iter().for_each(|id| self.complete(id));
                 }
             }
         }
     }
 
-    /// The next call, if none that began before it can come.
+    /// Returns the next call, unless one that began earlier may still follow.
     fn pop(&mut self) -> Option<Call> {
         let (&began, _) = self.ready.first_key_value()?;
         let before = self.beginnings.first_key_value();
@@ -212,7 +212,7 @@ impl Calls {
     }
 
     fn message(&mut self, id: u64, of_client: bool, body: Body) -> Outcome {
-        // The request may be among the records that were lost.
+        // The request may be among the lost records.
         let Some(call) = self.open.get_mut(&id) else {
             return Ok(());
         };

@@ -1,4 +1,4 @@
-//! The differences between a recorded reply and the one that a server gives now.
+//! The differences between a recorded reply and a new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,19 +15,19 @@ use super::send::{End, Replayed};
 use crate::capture::{BLANK, Body, Described, Outcome, Part};
 use crate::plural::counted;
 
-/// The number of differences that are shown of one call.
+/// The maximum number of differences of one call.
 const MAX_DIFFERENCES: usize = 100;
 
 /// A difference.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Difference {
-    /// The place in the reply; empty if it is the reply as a whole.
+    /// The place in the reply; empty for the reply as a whole.
     pub(super) field: String,
     pub(super) recorded: Value,
     pub(super) replayed: Value,
 }
 
-/// The differences of one call.
+/// A comparison, with the differences found so far in one call.
 pub(super) struct Comparison<'a> {
     described: Option<Described<'a>>,
     ignored: &'a [Ignored],
@@ -71,7 +71,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn messages(&mut self, call: &Call, replayed: &Replayed) {
-        // Another number is always a difference, whatever is ignored.
+        // A different number is always reported, even if it is ignored.
         if call.messages.len() as u64 != replayed.count {
             let count = |count: u64| json!(counted(count, "message"));
             self.found.push(Difference {
@@ -91,7 +91,7 @@ impl<'a> Comparison<'a> {
     fn reply(&mut self, call: &Call, replayed: &Replayed) {
         let whole = Place::default();
         let Some(reply) = &call.reply else { return };
-        // A call that was cancelled has no reply that anybody waited for.
+        // Nobody waited for the reply of a cancelled call.
         if matches!(replayed.end, End::Stopped) {
             return;
         }
@@ -131,7 +131,7 @@ impl<'a> Comparison<'a> {
                     Outcome::Error => "the method's own error".to_owned(),
                     Outcome::Status { code, message } => format!("{}: {message}", code_name(*code)),
                 };
-                // Never ignored: everything else is compared only if this is equal.
+                // This is never ignored: all else is compared only if the outcomes are equal.
                 self.found.push(Difference {
                     field: String::new(),
                     recorded: json!(old),
@@ -140,14 +140,14 @@ impl<'a> Comparison<'a> {
                 return;
             }
         }
-        // A call without an envelope has no metadata, and is repeated with one.
+        // A call without an envelope has no metadata, but is repeated with an envelope.
         if !call.request.plain {
             self.metadata(&reply.metadata, &replayed.metadata);
         }
     }
 
-    /// Compares all values of each key. Those that were blanked are not compared, and those of a
-    /// key that was not recorded are not shown, because they may be secret.
+    /// Compares all values of each key. Blanked values are not compared, and values of a key that
+    /// was not recorded are not shown, because they may be secret.
     fn metadata(&mut self, recorded: &[(String, Bytes)], replayed: &[(String, Bytes)]) {
         let (old, new) = (by_key(recorded), by_key(replayed));
         let keys: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
@@ -177,7 +177,7 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// A value of a subscription without its number, which is another one each time.
+    /// Returns a value of a subscription without its number, which differs each time.
     fn item(&self, part: Part, value: Value) -> Value {
         let kind = self.described.map(|described| described.method.kind);
         let is_numbered = kind == Some(MethodKind::Subscription) && part == Part::Message;
@@ -187,7 +187,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Compares a value. What was not recorded is not compared.
+    /// Compares a value, if it was recorded.
     fn value(&mut self, part: Part, place: &Place, old: Option<Shown>, codec: CodecId, new: &[u8]) {
         let Some(old) = old else { return };
         let raw = shown(codec, new);
@@ -203,7 +203,7 @@ impl<'a> Comparison<'a> {
                         self.added(place, &decoded, &raw);
                     }
                     None => {
-                        // Of another type, in which secrets are not known.
+                        // The value has another type, in which secrets are not known.
                         let hide = described.is_some_and(|method| method.has_secrets(part));
                         self.values(place, &old, &raw, hide);
                     }
@@ -245,8 +245,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Fields that the description does not have, so that they are not in the decoded value. Their
-    /// values are not shown, because they may be secret.
+    /// Adds fields that are missing in the description, and thus in the decoded value. Their values
+    /// are not shown, because they may be secret.
     fn added(&mut self, place: &Place, decoded: &Value, raw: &Value) {
         match (decoded, raw) {
             (Value::Object(decoded), Value::Object(raw)) => {
@@ -278,7 +278,7 @@ impl Shown {
     }
 }
 
-/// The values of each key, without the keys of the format: positions, and times to wait.
+/// Returns the values of each key, without the keys of the format: positions, and times to wait.
 fn by_key(metadata: &[(String, Bytes)]) -> BTreeMap<&str, Vec<&[u8]>> {
     let mut values: BTreeMap<&str, Vec<&[u8]>> = BTreeMap::new();
     for (key, value) in metadata {
@@ -289,7 +289,7 @@ fn by_key(metadata: &[(String, Bytes)]) -> BTreeMap<&str, Vec<&[u8]>> {
     values
 }
 
-/// The values of a key: a text, or a list of several.
+/// Returns the values of a key: a text, or a list of several.
 fn texts(values: &[&[u8]]) -> Value {
     let texts = values.iter().map(|value| String::from_utf8_lossy(value));
     match values {
@@ -298,7 +298,7 @@ fn texts(values: &[&[u8]]) -> Value {
     }
 }
 
-/// A value whose type is not known.
+/// Reads a value whose type is not known.
 fn shown(codec: CodecId, bytes: &[u8]) -> Shown {
     let may_be_json = codec == CodecId::JSON || codec == CodecId::RAW;
     let json = may_be_json.then(|| serde_json::from_slice(bytes));

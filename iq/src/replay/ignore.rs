@@ -25,7 +25,7 @@ impl Place {
     }
 }
 
-/// `items[2].price`; empty for the value as a whole.
+/// Formats a place such as `items[2].price`; empty for the value as a whole.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, step) in self.0.iter().enumerate() {
@@ -39,8 +39,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// A path such as `order.updated_at`: the field, and everything in it. Positions in lists are
-/// left out, and `*` is any name.
+/// A path such as `order.updated_at`, which covers the field and everything in it. Positions in
+/// lists are left out, and `*` matches any name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ignored(Vec<String>);
 

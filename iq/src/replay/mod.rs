@@ -32,7 +32,7 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::plural::counted;
 
-/// The number of calls in flight, if the recording had more.
+/// The maximum number of calls in flight, even if the recording had more.
 const MAX_IN_FLIGHT: usize = 1000;
 
 /// Make the calls of a recording again, and compare the replies; exit with 1 if they differ.
@@ -80,7 +80,7 @@ enum Only {
     Idempotent,
 }
 
-/// Makes the calls, or shows the records.
+/// Makes the calls, or prints the records.
 pub(crate) async fn run(args: &ReplayArgs, connect: &ConnectArgs, output: &Output) -> Outcome {
     let (reader, begin) = Reader::open(&args.file)?;
     let Some(to) = args.to.as_ref().filter(|_| !args.show) else {
@@ -110,7 +110,7 @@ pub(crate) async fn run(args: &ReplayArgs, connect: &ConnectArgs, output: &Outpu
     replay.run(Calls::new(reader)).await
 }
 
-/// What has come of the calls.
+/// The numbers of calls by their results.
 #[derive(Default)]
 struct Counts {
     made: u64,
@@ -127,7 +127,7 @@ struct Replay<'a> {
     output: &'a Output,
     counts: Counts,
     tasks: JoinSet<(Call, Replayed)>,
-    /// Where the calls in flight ended in the recording, and their numbers.
+    /// The calls in flight: the position of their end in the recording, and their number.
     in_flight: BTreeSet<(u64, u64)>,
 }
 
@@ -165,7 +165,7 @@ impl Replay<'_> {
         self.summary()
     }
 
-    /// Returns `true` if a call is in flight that had ended before this one began.
+    /// Returns `true` if a call in flight had ended before this one began, or too many are open.
     fn must_wait(&self, call: &Call) -> bool {
         let first = self.in_flight.first();
         first.is_some_and(|&(ended, _)| ended < call.began) || self.tasks.len() >= MAX_IN_FLIGHT

@@ -1,4 +1,4 @@
-//! When calls are made.
+//! The pace of repeated calls.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio::time::Instant;
 /// The pace of the calls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Pace {
-    /// As they were recorded.
+    /// The pace of the recording.
     Original,
-    /// This number in a second.
+    /// This number of calls per second.
     Rate(f64),
-    /// As fast as the server replies.
+    /// The pace at which the server replies.
     Max,
 }
 
@@ -60,9 +60,9 @@ impl Clock {
         }
     }
 
-    /// Waits until the next call is due, which was recorded at this time.
+    /// Waits until the next call is due, which was recorded at `at`.
     pub(super) async fn wait(&mut self, at: u64) {
-        // Beyond what the clock has, it never comes.
+        // A time beyond the range of the clock never comes.
         let after = self.due(at);
         match self.started.checked_add(after) {
             Some(due) => tokio::time::sleep_until(due).await,
@@ -70,7 +70,7 @@ impl Clock {
         }
     }
 
-    /// The time from the start until the next call is due.
+    /// Returns the time from the start until the next call is due.
     fn due(&mut self, at: u64) -> Duration {
         let first = *self.first.get_or_insert(at);
         let after = match self.pace {

@@ -1,4 +1,4 @@
-//! Which calls are made again.
+//! The selection of the calls that are made again.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    /// The name for programs.
+    /// Returns the name for programs.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::NotIdempotent => "not_idempotent",
@@ -33,7 +33,7 @@ impl Reason {
         }
     }
 
-    /// The reason in words, after a number of calls.
+    /// Returns the reason in words, to follow a number of calls.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::NotIdempotent => "not marked as idempotent (--force makes them)",
@@ -68,7 +68,7 @@ pub(super) fn reason(call: &Call, described: Option<Described<'_>>, force: bool)
     if call.reply.as_ref().is_some_and(|reply| reply.incomplete) {
         return Some(Reason::Incomplete);
     }
-    // A stream that was cancelled is compared up to there.
+    // A cancelled stream is compared up to the cancellation.
     let is_cut = call.cancelled && request.stream;
     let has_reply = match is_cut {
         true => !call.messages.is_empty(),
@@ -87,7 +87,7 @@ pub(super) fn reason(call: &Call, described: Option<Described<'_>>, force: bool)
     (request.stream && !is_json(call, described)).then_some(Reason::Unreadable)
 }
 
-/// Returns `true` if all that the client sent is known.
+/// Returns `true` if all that the client sent can be decoded.
 fn is_json(call: &Call, described: Option<Described<'_>>) -> bool {
     let codec = CodecId::new(call.request.codec);
     let decodes = |part, body: &Body| {

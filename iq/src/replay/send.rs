@@ -1,4 +1,4 @@
-//! Making a recorded call again.
+//! Repetition of a recorded call.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,29 +21,29 @@ use super::compare::code_name;
 use crate::capture::{BLANK, Described, Part};
 use crate::raw::status_of;
 
-/// The messages of a server that are counted beyond those recorded.
+/// The maximum number of messages of a server that are counted beyond the recorded ones.
 const MAX_SURPLUS: u64 = 1000;
 
-/// What a server replies now.
+/// The reply of a server to a repeated call.
 #[derive(Debug)]
 pub(super) struct Replayed {
     /// The messages, at most as many as were recorded.
     pub(super) messages: Vec<Bytes>,
-    /// The number of messages.
+    /// The number of all messages.
     pub(super) count: u64,
     pub(super) end: End,
-    /// The metadata of the reply, after those with which a call with streams was accepted.
+    /// The metadata of the reply, after the entries with which a call with streams was accepted.
     pub(super) metadata: Vec<(String, Bytes)>,
 }
 
-/// How a call has ended.
+/// The end of a call.
 #[derive(Debug)]
 pub(super) enum End {
     Value(CodecId, Bytes),
     /// The method's own error.
     Error(CodecId, Bytes),
     Status(Status),
-    /// A one-way call was sent, or a call was cancelled where the recorded one was.
+    /// The end of a one-way call, or of a call that was cancelled where the recorded one was.
     Stopped,
 }
 
@@ -81,11 +81,11 @@ pub(super) struct Prepared {
     kind: Kind,
     arguments: Bytes,
     requests: Vec<JsonText>,
-    /// The stream of the client stays open.
+    /// Set if the stream of the client stays open.
     stays_open: bool,
-    /// The number of messages that the server has sent.
+    /// The number of messages that the server sent in the recording.
     recorded: u64,
-    /// The recorded call was cancelled after them.
+    /// Set if the recorded call was cancelled after these messages.
     is_cut: bool,
     metadata: Metadata,
     timeout: Duration,
@@ -93,14 +93,14 @@ pub(super) struct Prepared {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Bytes as they are.
+    /// A request of bytes, unchanged.
     Raw,
-    /// One reply, in JSON.
+    /// A call with one reply, in JSON.
     Unary,
-    /// One reply, and arguments whose types are not known.
+    /// A call with one reply, whose arguments have unknown types.
     Envelope(CodecId),
     OneWay(CodecId),
-    /// Streams, in JSON.
+    /// A call with streams, in JSON.
     Streams(MethodKind),
 }
 
@@ -114,7 +114,7 @@ impl Prepared {
             Some(described) => described.is_raw(),
             None => request.plain,
         };
-        // Values are sent in JSON if they are known: every server reads it.
+        // Known values are sent in JSON, because every server reads it.
         let decoded = described
             .and_then(|described| described.decode(Part::Arguments, codec, &body))
             .map(|value| Bytes::from(value.to_string()));
@@ -158,7 +158,7 @@ impl Prepared {
         }
     }
 
-    /// Makes the call. Metadata of the command line replaces what was recorded.
+    /// Makes the call. Metadata of the command line replaces recorded metadata.
     pub(super) async fn send(self, client: Client, given: &Metadata) -> Replayed {
         let mut metadata = self.metadata.clone();
         for (key, _) in given.iter() {
@@ -180,7 +180,7 @@ impl Prepared {
             Kind::Raw => Replayed::end(self.raw(&client).await),
             Kind::Unary => Replayed::end(self.unary(&client).await),
             Kind::Envelope(codec) => {
-                // Everything is added that the client would add.
+                // This call bypasses the client, so the client's metadata is added here.
                 let added = metadata.append_all(given);
                 let added = added.map_err(|error| Status::invalid_argument(error.to_string()));
                 match added {
@@ -329,7 +329,7 @@ impl Replayed {
     }
 }
 
-/// A reply with an envelope.
+/// Reads a reply with an envelope.
 fn enveloped(reply: Bytes) -> Result<Replayed, String> {
     let (head, body) = ReplyHead::read(reply).map_err(|error| error.to_string())?;
     let body = decompress(head.compression, body, &DecodeLimits::new());
@@ -349,7 +349,7 @@ fn enveloped(reply: Bytes) -> Result<Replayed, String> {
     })
 }
 
-/// A reply without one.
+/// Reads a reply without an envelope.
 fn plain(reply: Bytes) -> End {
     let Some(plain) = PlainError::read(&reply) else {
         return End::Value(CodecId::RAW, reply);
@@ -374,7 +374,7 @@ fn entries(metadata: &Metadata) -> Vec<(String, Bytes)> {
         .collect()
 }
 
-/// The metadata to send again: not what was blanked, and not the keys of the format.
+/// Returns the metadata to send again, without blanked values and the keys of the format.
 fn metadata(recorded: &[(String, Bytes)]) -> Metadata {
     let mut metadata = Metadata::new();
     for (key, value) in recorded {

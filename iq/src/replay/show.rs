@@ -15,10 +15,10 @@ use crate::capture::{Begin, Body, Outcome as Kind, Part, Reader, Record, Service
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// The number of open calls that are known by their numbers.
+/// The maximum number of open calls that are tracked.
 const MAX_OPEN: usize = 100_000;
 
-/// The bytes of a payload that are printed.
+/// The maximum number of bytes of a payload that are printed.
 const MAX_SHOWN_BYTES: usize = 256;
 
 /// Prints the records.
@@ -168,7 +168,7 @@ impl Show<'_> {
         }
     }
 
-    /// Adds a payload.
+    /// Adds a payload to a value.
     fn body(&self, value: &mut Value, path: &str, part: Part, codec: CodecId, body: &Body) {
         value["size"] = body.size.into();
         if let Some(reason) = &body.left_out {
@@ -204,7 +204,7 @@ impl Show<'_> {
     }
 }
 
-/// A record in one line.
+/// Formats a record as one line.
 fn line(kind: &str, name: &str, at: u64, mut fields: Map<String, Value>) -> String {
     let mut line = format!("{:>12.6}", at as f64 / 1e6);
     for (field, sign) in [("connection", 'c'), ("call", '#')] {
@@ -216,7 +216,7 @@ fn line(kind: &str, name: &str, at: u64, mut fields: Map<String, Value>) -> Stri
     if !name.is_empty() {
         line.push_str(&format!(" {name}"));
     }
-    // What a reader looks for comes first, and without its name.
+    // The most important fields come first, without their names.
     for field in [
         "service", "peer", "outcome", "code", "message", "value", "text",
     ] {
@@ -225,7 +225,7 @@ fn line(kind: &str, name: &str, at: u64, mut fields: Map<String, Value>) -> Stri
             line.push_str(&format!(" {text}"));
         }
     }
-    // The others are in the output for programs.
+    // These fields are only in the output for programs.
     let details = [
         "path",
         "codec",
@@ -242,7 +242,7 @@ fn line(kind: &str, name: &str, at: u64, mut fields: Map<String, Value>) -> Stri
     line
 }
 
-/// The text of a value, without quotes around it.
+/// Returns the text of a value, without quotes around it.
 fn plain(value: Value) -> String {
     shortened(match value {
         Value::String(text) => text,

@@ -18,7 +18,7 @@ const REPORT: &str = "/sys/statis";
 /// The path of the counters of all connections.
 const CONNECTIONS: &str = "/sys/connection_statis";
 
-/// The server.
+/// A Go server and the last reading of its report.
 #[derive(Debug)]
 pub(super) struct Server {
     connection: Connection,
@@ -28,7 +28,7 @@ pub(super) struct Server {
     last: Option<(Instant, HashMap<String, u64>)>,
 }
 
-/// The part of the report for one path.
+/// The part of the report about one path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct PathReport {
     path: String,
@@ -149,7 +149,7 @@ fn counts(paths: &[PathReport]) -> HashMap<String, u64> {
         .collect()
 }
 
-/// Parses the report of Go servers: the total, and then the paths. `None` for other texts.
+/// Parses the report of Go servers: the total, then the paths. Returns `None` for other texts.
 fn read_report(report: &str) -> Option<Vec<PathReport>> {
     let mut paths = Vec::new();
     for line in report.lines() {
@@ -210,7 +210,7 @@ impl ConnectionReport {
     }
 }
 
-/// The connections, in the order of their peers.
+/// Returns the connections, in the order of their peers.
 fn listed(reports: &HashMap<String, ConnectionReport>) -> Connections {
     let rows = reports.iter().map(|(peer, report)| report.row(peer));
     let mut listed: Vec<live::Connection> = rows.collect();

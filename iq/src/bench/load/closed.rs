@@ -9,7 +9,7 @@ use fastrand::Rng;
 use super::Task;
 use crate::bench::tally::Times;
 
-/// The calls that a thread may still make.
+/// The number of calls that a thread may still make.
 #[derive(Debug)]
 pub(super) struct Left(AtomicU64);
 
@@ -18,16 +18,16 @@ impl Left {
         Self(AtomicU64::new(calls))
     }
 
-    /// Takes one; returns `false` if there is none.
+    /// Takes one call; returns `false` if none is left.
     fn take(&self) -> bool {
         let left = self.0.load(Ordering::Relaxed);
-        // The callers of a thread take turns.
+        // All callers of this counter run on one thread.
         self.0.store(left.saturating_sub(1), Ordering::Relaxed);
         left > 0
     }
 }
 
-/// Calls until the time is over, or no call is left.
+/// Makes calls until the time is over, or no call is left.
 pub(super) async fn call(task: Task, left: Option<Arc<Left>>, seed: u64) {
     let Task {
         caller,
@@ -63,7 +63,7 @@ pub(super) async fn call(task: Task, left: Option<Arc<Left>>, seed: u64) {
         }
         sent = ended;
         if has_failed || caller.is_one_way() {
-            // It may have ended without waiting, and others want to run.
+            // The call may have ended without waiting, so other tasks need a chance to run.
             tokio::task::yield_now().await;
             sent = Instant::now();
         }

@@ -1,4 +1,4 @@
-//! The load: threads that call, each with connections of its own, and the one that watches them.
+//! The load: threads that make calls over their own connections, and the watch of their counts.
 
 mod closed;
 mod open;
@@ -25,12 +25,12 @@ use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// How the calls are made.
+/// The way in which calls are made.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mode {
-    /// By callers that wait for replies.
+    /// A closed loop: callers that wait for replies.
     Closed { callers: u32 },
-    /// At times that are fixed.
+    /// An open loop: calls at fixed times.
     Open {
         /// Calls per second at the beginning and at the end.
         rates: (f64, f64),
@@ -42,18 +42,18 @@ pub(super) enum Mode {
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     pub(super) mode: Mode,
-    /// The load before that which is measured.
+    /// The duration of the load before the measured part.
     pub(super) warmup: Duration,
     pub(super) duration: Option<Duration>,
     pub(super) requests: Option<u64>,
-    /// The connections to each target.
+    /// The number of connections to each target.
     pub(super) connections: u32,
     pub(super) threads: u32,
     pub(super) is_precise: bool,
     pub(super) seed: u64,
 }
 
-/// What a load is made on, and with.
+/// The context of a load: its work, the options of connections, the output and the interrupt.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup<'a> {
     pub(super) work: &'a Work,
@@ -62,16 +62,16 @@ pub(super) struct Setup<'a> {
     pub(super) interrupt: &'a Interrupt,
 }
 
-/// The time of a load.
+/// The times of a load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     start: Instant,
-    /// The beginning of the part that is measured.
+    /// The beginning of the measured part.
     begin: Instant,
     end: Option<Instant>,
 }
 
-/// What the tasks of a thread share.
+/// The state that the tasks of a thread share.
 #[derive(Clone, Debug)]
 struct Task {
     caller: Arc<Caller>,
@@ -87,7 +87,7 @@ pub(super) struct Made {
 }
 
 impl Load {
-    /// The part of a thread in a number of things.
+    /// Returns the share that a thread has of a total.
     fn share<N>(&self, all: N, index: u32) -> N
     where
         N: TryFrom<u64> + Into<u64> + Copy,
@@ -179,7 +179,7 @@ impl Load {
         let window = watch.window();
         let shared = watch.shared();
         let last = shared.iter().filter_map(|it| it.tally().last).max();
-        // Calls that are due within the time may end after it.
+        // Calls that are due within the planned time may end after it.
         let planned = match self.mode {
             Mode::Open { .. } => window.end.filter(|_| self.requests.is_none()),
             Mode::Closed { .. } => None,

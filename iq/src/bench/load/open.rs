@@ -1,4 +1,4 @@
-//! An open loop: calls that are sent when they are due, whatever happened to those before.
+//! An open loop: calls that are sent when they are due, whether or not earlier ones have ended.
 
 use std::io;
 
@@ -9,30 +9,30 @@ use super::pace::Pace;
 use super::schedule::Schedule;
 use crate::bench::tally::Times;
 
-/// The calls that are sent without letting other tasks run.
+/// The number of calls that are sent before other tasks may run.
 const BATCH: u32 = 32;
 
-/// The part of an open loop that a thread has.
+/// The share that a thread has of an open loop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     pub(super) schedule: Schedule,
-    /// The first of its calls.
+    /// The number of its first call.
     pub(super) first: u64,
-    /// The calls from one to the next, which is the number of threads.
+    /// The step from one of its calls to the next, which is the number of threads.
     pub(super) step: u64,
     pub(super) max_in_flight: usize,
     pub(super) is_precise: bool,
 }
 
 impl Share {
-    /// The first call of this thread after `call` that is not due at this time.
+    /// Returns the first call of this thread after `call` that is not before `first_after`.
     fn next_after(&self, call: u64, first_after: u64) -> u64 {
         let steps = first_after.saturating_sub(call).div_ceil(self.step);
         call + steps.max(1) * self.step
     }
 }
 
-/// Sends calls when they are due, until there are no more.
+/// Sends calls when they are due, until none is left.
 pub(super) async fn send(task: &Task, share: Share, seed: u64) -> io::Result<()> {
     let Task {
         caller,
@@ -46,7 +46,7 @@ pub(super) async fn send(task: &Task, share: Share, seed: u64) -> io::Result<()>
         let due = window.start + due;
         let sent = pace.until(due).await;
         if shared.in_flight() >= share.max_in_flight {
-            // All that are due are skipped now, and not sent in a bunch once there is room.
+            // All due calls are skipped now, and not sent in a burst once there is room.
             let first_after = share.schedule.first_after(sent - window.start);
             let next = share.next_after(call, first_after);
             if is_measured {

@@ -3,12 +3,12 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The time before a call is due in which a precise pace does not sleep. Any other pace sleeps for
-/// at least that time, because each time it wakes up takes some microseconds of processor time.
+/// The time before a call is due during which a precise pace does not sleep. Any other pace sleeps
+/// for at least this time, because each wakeup takes some microseconds of processor time.
 const SHORT: Duration = Duration::from_micros(50);
 
-/// Sleeps until calls are due. The timers of tokio are for whole milliseconds, in which many calls
-/// would be sent at once; a timer of Linux is as precise as its clock.
+/// A pace that sleeps until calls are due. The timers of tokio have a resolution of a millisecond,
+/// which would send many calls at once; a timer of Linux is as precise as its clock.
 #[derive(Debug)]
 pub(super) struct Pace {
     timer: Timer,
@@ -16,7 +16,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Must be called in a runtime.
+    /// Creates a pace. Must be called in a runtime.
     pub(super) fn new(is_precise: bool) -> io::Result<Self> {
         Ok(Self {
             timer: Timer::new()?,
@@ -24,7 +24,7 @@ impl Pace {
         })
     }
 
-    /// Waits until then; returns what time it is.
+    /// Waits until this time, and returns the current time.
     pub(super) async fn until(&self, due: Instant) -> Instant {
         loop {
             let now = Instant::now();
@@ -37,7 +37,7 @@ impl Pace {
             } else if left > SHORT {
                 self.timer.sleep(left - SHORT).await;
             } else {
-                // Replies are read meanwhile.
+                // Meanwhile, replies are read.
                 tokio::task::yield_now().await;
             }
         }
@@ -58,7 +58,7 @@ mod linux {
     };
     use tokio::net::unix::pipe::Receiver;
 
-    /// A timer, which is read like a pipe: the types of tokio for other descriptors are not safe.
+    /// A timer that is read like a pipe: the types of tokio for other descriptors are not safe.
     #[derive(Debug)]
     pub(super) struct Timer(Receiver);
 
@@ -70,7 +70,7 @@ mod linux {
         }
 
         pub(super) async fn sleep(&self, time: Duration) {
-            // It is possible to sleep without it, only less precisely.
+            // Without this timer, sleeping is only less precise.
             if self.try_sleep(time).await.is_err() {
                 tokio::time::sleep(time).await;
             }

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-/// The times of an open loop, as time since its start: a load that is not measured, then one that
-/// is, whose rate may change evenly.
+/// The times at which calls are due, since the start of an open loop. Warmup at a fixed rate is
+/// followed by the measured part, whose rate may change linearly.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
-    /// The seconds before the part that is measured.
+    /// The seconds before the measured part.
     warmup: f64,
     /// Calls per second at the beginning.
     from: f64,
-    /// The change of the rate in a second.
+    /// The change of the rate per second.
     slope: f64,
-    /// The seconds of the part that is measured.
+    /// The seconds of the measured part.
     seconds: f64,
-    /// The calls before the part that is measured.
+    /// The number of calls before the measured part.
     warm_calls: u64,
-    /// The highest number of calls in the part that is measured.
+    /// The maximum number of calls in the measured part.
     max_calls: u64,
 }
 
@@ -35,13 +35,13 @@ impl Schedule {
             from,
             slope: (to - from) / seconds,
             seconds,
-            // Rates and times have limits, so that it fits.
+            // Rates and times have limits, so the number fits.
             warm_calls: (from * warmup).ceil() as u64,
             max_calls: requests.unwrap_or(u64::MAX),
         }
     }
 
-    /// The time at which a call is due, and whether it is measured; `None` after the last one.
+    /// Returns the time of a call, and `true` if it is measured; `None` after the last one.
     pub(super) fn due(&self, call: u64) -> Option<(Duration, bool)> {
         let Some(measured) = call.checked_sub(self.warm_calls) else {
             return Some((Duration::from_secs_f64(call as f64 / self.from), false));
@@ -50,16 +50,16 @@ impl Schedule {
         let seconds = if self.slope == 0.0 {
             calls / self.from
         } else {
-            // The calls until a time are from * time + slope * time² / 2.
+            // The number of calls until a time is from * time + slope * time² / 2.
             let root = (self.from * self.from + 2.0 * self.slope * calls).sqrt();
             (root - self.from) / self.slope
         };
-        // It is not a number if the rate falls and there are no more calls.
+        // This is NaN if the rate falls and there are no more calls.
         let is_due = measured < self.max_calls && seconds < self.seconds;
         is_due.then(|| (Duration::from_secs_f64(self.warmup + seconds), true))
     }
 
-    /// The first call that is due later than this time; after the last one, there is none.
+    /// Returns the first call that is due after this time. There may be no such call.
     pub(super) fn first_after(&self, time: Duration) -> u64 {
         let time = time.as_secs_f64();
         let calls = if time < self.warmup {

@@ -20,10 +20,10 @@ use crate::connection::ConnectArgs;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// The time that calls in flight have after an interrupt.
+/// The time that calls in flight have to end after an interrupt.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// How often it is looked whether calls are still in flight.
+/// The interval of the checks for calls in flight.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// A thread that makes a part of the load.
@@ -38,12 +38,12 @@ pub(super) struct Thread {
     pub(super) interrupt: Interrupt,
 }
 
-/// What the thread tells, and is told.
+/// The signals between a thread and the one that started it.
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// It is connected.
+    /// The outcome of connecting.
     pub(super) ready: oneshot::Sender<Outcome>,
-    /// The load may begin.
+    /// The window of the load, sent when it may begin.
     pub(super) go: oneshot::Receiver<Window>,
     pub(super) done: oneshot::Sender<io::Result<Ended>>,
 }
@@ -51,17 +51,17 @@ pub(super) struct Signals {
 /// The end of the load of a thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ended {
-    /// The part of a core that it used while it was measured.
+    /// The fraction of a core that the thread used in the measured part.
     pub(super) busy: Option<f64>,
-    /// The calls that were still in flight.
+    /// The number of calls that were still in flight.
     pub(super) unfinished: usize,
 }
 
 impl Thread {
-    /// Runs on a thread of its own, until the load is over.
+    /// Runs until the load is over, on the current thread.
     pub(super) fn run(self, signals: Signals) {
         let Signals { ready, go, done } = signals;
-        // Whoever waits for the other ends of these may have given up.
+        // The other ends of these may have been dropped.
         let runtime = match tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -131,7 +131,7 @@ impl Thread {
         })
     }
 
-    /// Returns when the callers have ended.
+    /// Makes a closed loop, until the callers have ended.
     async fn closed(&mut self, task: Task, callers: u32) {
         let calls = self
             .load
@@ -147,11 +147,11 @@ impl Thread {
             () = async { while tasks.join_next().await.is_some() {} } => {}
             () = self.interrupt.wait() => {}
         }
-        // Those that were stopped end after the call that they wait for.
+        // Stopped callers end after their current call.
         tasks.detach_all();
     }
 
-    /// Returns when the last call was sent.
+    /// Makes an open loop, until the last call was sent.
     async fn open(&mut self, task: Task, rates: (f64, f64), max_in_flight: u32) -> io::Result<()> {
         let load = &self.load;
         let share = Share {
@@ -168,7 +168,7 @@ impl Thread {
         }
     }
 
-    /// A seed for a task of this thread.
+    /// Returns a seed for a task of this thread.
     fn seed(&self, task: u64) -> u64 {
         self.load.seed ^ u64::from(self.index) << 32 ^ task << 40
     }

@@ -1,4 +1,4 @@
-//! Looking at the counts of the threads: for curves, and for those who watch.
+//! The watch of the counts of the threads, for curves and for the progress.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,27 +12,27 @@ use crate::bench::progress::Progress;
 use crate::bench::tally::{Counts, Shared};
 use crate::output::Output;
 
-/// The time between two looks.
+/// The interval of the ticks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The looks from one line of progress to the next.
+/// The number of ticks from one line of progress to the next.
 const PROGRESS_TICKS: u32 = 10;
 
-/// Looks at the counts from time to time.
+/// A watch that reads the counts at regular intervals.
 #[derive(Debug)]
 pub(super) struct Watch {
     window: Window,
     shared: Vec<Arc<Shared>>,
     ticks: Ticks,
-    /// The looks since the last interval.
+    /// The number of ticks since the last interval.
     since_interval: u32,
-    /// The looks that make an interval.
+    /// The number of ticks per interval.
     per_interval: u32,
     last: (Instant, Counts),
     intervals: Vec<Interval>,
     progress: Option<Progress>,
     cpu_before: Option<Duration>,
-    /// The looks so far; the first is at the beginning of what is measured.
+    /// The number of ticks so far; the first one is at the beginning of the measured part.
     looks: u32,
 }
 
@@ -62,18 +62,18 @@ impl Watch {
         self.shared.clone()
     }
 
-    /// The processor time of the process since the beginning of what is measured.
+    /// Returns the processor time of the process since the beginning of the measured part.
     pub(super) fn cpu_seconds(&self) -> Option<f64> {
         let used = cpu::process()?.checked_sub(self.cpu_before?)?;
         Some(used.as_secs_f64())
     }
 
-    /// Tells the callers that the run is interrupted.
+    /// Stops the callers of all threads.
     pub(super) fn stop(&self) {
         self.shared.iter().for_each(|shared| shared.stop());
     }
 
-    /// Waits for the time of the next look, and looks. Cancel safe: nothing is lost.
+    /// Waits for the next tick, and reads the counts. Cancel safe: nothing is lost.
     pub(super) async fn next(&mut self) {
         self.ticks.tick().await;
         self.looks += 1;
@@ -119,7 +119,7 @@ impl Watch {
         }
     }
 
-    /// The counts of all threads, and what they were over time.
+    /// Returns the counts of all threads, in total and over time.
     pub(super) fn finish(mut self, end: Instant) -> (Counts, Vec<Interval>) {
         let counts = self.counts();
         let time = end.saturating_duration_since(self.last.0);

@@ -22,7 +22,7 @@ pub(in crate::bench) struct Messages(Arc<Maker>);
 
 #[derive(Debug)]
 struct Maker {
-    /// What is sent, in turn.
+    /// The sources of the messages, which are used in turn.
     sources: Vec<Source>,
     /// The number of messages that a call sends.
     count: u64,
@@ -34,13 +34,13 @@ struct Maker {
 enum Source {
     Fixed(JsonText),
     Template(Template),
-    /// The description.
+    /// The description of the service.
     Description,
 }
 
 impl Messages {
-    /// Reads the messages of the command line, and makes some to find mistakes. Without any, they
-    /// are made from the description.
+    /// Reads the messages of the command line, and makes some to find mistakes. Without given
+    /// messages, they are made from the description.
     pub(in crate::bench) async fn read(
         given: &[String],
         count: Option<u64>,
@@ -77,12 +77,12 @@ impl Messages {
         Ok(Self(Arc::new(maker)))
     }
 
-    /// The number of messages that a call sends.
+    /// Returns the number of messages that a call sends.
     pub(in crate::bench) fn count(&self) -> u64 {
         self.0.count
     }
 
-    /// The messages of the next call.
+    /// Returns the messages of the next call.
     pub(in crate::bench) fn next(&self, random: &mut Rng) -> Sending {
         Sending {
             maker: Arc::clone(&self.0),
@@ -92,7 +92,7 @@ impl Messages {
     }
 }
 
-/// The messages with the places where they are written.
+/// Returns the given messages, each with the place where it is written.
 async fn lines(given: &[String]) -> Outcome<Vec<(String, String)>> {
     let mut all = Vec::new();
     for text in given {
@@ -160,7 +160,7 @@ pub(in crate::bench) struct Sending {
 }
 
 impl Sending {
-    /// The number of messages that were taken so far.
+    /// Returns the counter of the messages that were taken so far.
     pub(in crate::bench) fn sent(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.sent)
     }

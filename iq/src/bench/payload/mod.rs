@@ -1,4 +1,4 @@
-//! The bodies of calls: always the same bytes, or made for each call.
+//! The bodies of calls, which are the same bytes for each call, or made for each one.
 
 mod messages;
 mod sample;
@@ -19,33 +19,33 @@ use self::template::{Around, Template};
 use crate::call::{Arguments, Pair, text_in, typed};
 use crate::exit::{Failure, Outcome};
 
-/// The bodies that are made before the load begins, to find mistakes.
+/// The number of bodies that are made before the load begins, to find mistakes.
 const TRIALS: usize = 100;
 
 /// The bodies of calls. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) enum Payload {
-    /// The same for each call.
+    /// A body that is the same for each call.
     Fixed(Bytes),
-    /// Made for each call.
+    /// A body that is made for each call.
     Made(Arc<Maker>),
 }
 
-/// How bodies are made.
+/// A maker of bodies.
 #[derive(Debug)]
 pub(super) struct Maker {
     source: Source,
     form: Form,
 }
 
-/// Where values come from.
+/// The source of values.
 #[derive(Debug)]
 enum Source {
     /// A text with templates.
     Text(Template),
     /// Pairs whose values have templates.
     Pairs(Vec<Template>),
-    /// The description.
+    /// The description of the service.
     Description,
 }
 
@@ -62,7 +62,7 @@ enum Form {
 }
 
 impl Payload {
-    /// The bodies of raw requests, which may have templates.
+    /// Makes the bodies of raw requests, which may have templates.
     pub(super) fn of_data(data: &str, seed: u64) -> Outcome<Self> {
         let around = match is_json(data) && !data.trim_start().starts_with("{{") {
             true => Around::Json,
@@ -72,7 +72,7 @@ impl Payload {
         Maker::tried(Source::Text(template), Form::Text, seed).map_err(Failure::Usage)
     }
 
-    /// The arguments of a method about which nothing is known.
+    /// Makes the bodies with the arguments of a method without a description.
     pub(super) async fn of_unknown(args: &[String], seed: u64) -> Outcome<Self> {
         let in_file = text_in_file(args).await?;
         let args = in_file.as_ref().map_or(args, std::slice::from_ref);
@@ -85,7 +85,7 @@ impl Payload {
         }
     }
 
-    /// Bodies with the arguments of a method, in the first of the codecs that can carry them.
+    /// Makes the bodies with the arguments of a method, in the first codec that can encode them.
     pub(super) async fn of_arguments(
         args: &[String],
         service: &Description,
@@ -100,7 +100,7 @@ impl Payload {
         let fixed = match args {
             [] => None,
             args => {
-                // This checks them, and names mistakes.
+                // This checks the arguments, and names mistakes.
                 let filled = filled(args, seed).map_err(usage)?;
                 let text = Arguments::read(&filled)
                     .await?
@@ -137,7 +137,7 @@ impl Payload {
         Err(failed)
     }
 
-    /// The body of the next call.
+    /// Returns the body of the next call.
     pub(super) fn next(&self, random: &mut Rng) -> Result<Bytes, String> {
         match self {
             Self::Fixed(body) => Ok(body.clone()),
@@ -152,7 +152,7 @@ impl Payload {
 }
 
 impl Source {
-    /// Templates, or the description without any.
+    /// Parses templates. Without any, values are made from the description.
     fn read(args: &[String]) -> Result<Self, String> {
         match args {
             [] => Ok(Self::Description),
@@ -227,7 +227,7 @@ impl Maker {
     }
 }
 
-/// The text of `@FILE` or `-`, if that is the only argument.
+/// Returns the text of `@FILE` or `-`, if that is the only argument.
 async fn text_in_file(args: &[String]) -> Outcome<Option<String>> {
     let file = match args {
         [only] if only == "-" => only.as_str(),
@@ -247,7 +247,7 @@ fn is_json(text: &str) -> bool {
     text.trim_start().starts_with(['{', '[', '"'])
 }
 
-/// The arguments of one call.
+/// Returns the arguments of one call, with their templates filled in.
 fn filled(args: &[String], seed: u64) -> Result<Vec<String>, String> {
     let mut random = Rng::with_seed(seed);
     let filled = args.iter().map(|arg| {
@@ -269,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    /// A method whose argument has a part of every kind.
+    /// Returns a method whose argument has a part of every kind.
     fn everything() -> (Description, Method) {
         let mut service = Description::new("s");
         let mut variants = vec![

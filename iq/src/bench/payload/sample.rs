@@ -12,13 +12,13 @@ const DEEP: u32 = 6;
 /// The depth from which values are `null`, whatever their types.
 const TOO_DEEP: u32 = 40;
 
-/// The longest array that is made.
+/// The maximum length of an array.
 const MAX_ARRAY: u64 = 4096;
 
-/// The largest integer that is made.
+/// The largest integer.
 const MAX_INT: u64 = 1000;
 
-/// Arguments for a method in JSON.
+/// Makes arguments for a method, in JSON.
 pub(super) fn arguments(method: &Method, types: &Types, random: &mut Rng) -> Value {
     let mut maker = Maker { types, random };
     let args = method.args.iter();
@@ -28,7 +28,7 @@ pub(super) fn arguments(method: &Method, types: &Types, random: &mut Rng) -> Val
     )
 }
 
-/// A value of a type in JSON.
+/// Makes a value of a type, in JSON.
 pub(super) fn value(ty: &Type, types: &Types, random: &mut Rng) -> Value {
     Maker { types, random }.value(ty, 0)
 }
@@ -71,7 +71,7 @@ impl Maker<'_> {
             Type::Tuple(of) => of.iter().map(|of| self.value(of, deeper)).collect(),
             Type::Map(key, value) => {
                 let length = self.length(depth);
-                // Pairs are accepted for keys of every type.
+                // Maps with keys of any type may be sent as pairs.
                 let pairs = (0..length).map(|_| {
                     let key = self.value(key, deeper);
                     Value::Array(vec![key, self.value(value, deeper)])
@@ -101,7 +101,7 @@ impl Maker<'_> {
             Shape::Tuple(of) => of.iter().map(|of| self.value(of, depth)).collect(),
             Shape::Struct { fields, .. } => self.fields(fields, depth).into(),
             Shape::Enum(of) => self.variant(of, depth),
-            // A form of a later version; that it does not fit is found out later.
+            // A shape of a later version. If `null` does not fit, it is rejected later.
             _ => Value::Null,
         }
     }
@@ -153,7 +153,7 @@ impl Maker<'_> {
         }
     }
 
-    /// A text whose compact form is known: a UUID or an address.
+    /// Makes a text whose compact form is known, such as a UUID or an address, or else any text.
     fn text_of(&mut self, compact: &Type) -> Value {
         let is_byte = |of: &Type| *of == Type::U8;
         match compact {
@@ -179,7 +179,7 @@ impl Maker<'_> {
             .collect()
     }
 
-    /// The number of elements of a list.
+    /// Returns a number of elements for a list.
     fn length(&mut self, depth: u32) -> usize {
         match depth < DEEP {
             true => self.random.usize(1..=3),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use fastrand::Rng;
 use serde::de::IgnoredAny;
 
-/// The longest random text.
+/// The maximum length of a random text.
 const MAX_STRING: usize = 1 << 20;
 
 /// A text with parts that are filled in for each call.
@@ -20,9 +20,9 @@ enum Part {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
-    /// An integer between the two, which are included.
+    /// An integer from the first to the second, both included.
     Int(i128, i128),
-    /// Letters and digits in this number.
+    /// This number of letters and digits.
     String(usize),
     Uuid,
     Bool,
@@ -30,12 +30,12 @@ enum Value {
     Item(Vec<String>),
 }
 
-/// Where a template is.
+/// The kind of text around a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Around {
-    /// In JSON: a text that is not inside quotes gets them.
+    /// JSON, in which a text outside quotes gets quotes.
     Json,
-    /// In anything else.
+    /// Any other text.
     Text,
 }
 
@@ -59,12 +59,12 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// This text, in which nothing is filled in.
+    /// Makes a template that is this text, without parts to fill in.
     pub(super) fn verbatim(text: &str) -> Self {
         Self(vec![Part::Text(text.to_owned())])
     }
 
-    /// The text, if it is always the same.
+    /// Returns the text, if it is always the same.
     pub(super) fn fixed(&self) -> Option<&str> {
         match &*self.0 {
             [Part::Text(text)] => Some(text),
@@ -72,7 +72,7 @@ impl Template {
         }
     }
 
-    /// Writes the text of one call.
+    /// Returns the text of one call.
     pub(super) fn fill(&self, random: &mut Rng) -> String {
         let mut out = String::new();
         for part in &self.0 {
@@ -85,7 +85,7 @@ impl Template {
     }
 }
 
-/// Returns `true` if JSON is inside a text after `json`.
+/// Returns `true` if the position after `json` is inside a string.
 fn ends_in_string(json: &str, mut in_string: bool) -> bool {
     let mut is_escaped = false;
     for c in json.chars() {
@@ -175,7 +175,7 @@ pub(super) fn push_text(length: usize, random: &mut Rng, out: &mut String) {
     out.extend((0..length).map(|_| random.alphanumeric()));
 }
 
-/// A random UUID, of version 4.
+/// Makes a random UUID, of version 4.
 pub(super) fn uuid(random: &mut Rng) -> String {
     let bits = random.u128(..) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let hex = format!("{bits:032x}");

@@ -1,4 +1,4 @@
-//! The report as a page: one file that loads nothing else.
+//! The report as a page: one file that loads no other files.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use super::{explanation, svg, text};
 use crate::bench::measured::Measured;
 use crate::exit::{Failure, Outcome};
 
-/// The width of the text of the figures.
+/// The width of the figures, in characters.
 const COLUMNS: usize = 80;
 
-/// Text in HTML, between tags or in quotes.
+/// A text that is escaped for HTML, between tags or in quotes.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -30,11 +30,11 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The page with the figures of a run.
+/// Returns the page with the figures of a run.
 pub(in crate::bench) fn page(measured: &Measured) -> Outcome<String> {
     let data = serde_json::to_string(measured)
         .map_err(|error| Failure::Own(format!("the page cannot be written: {error}")))?;
-    // Nothing in it ends the element.
+    // The data must not end the element that contains it.
     let data = data.replace('<', "\\u003c");
     let plan = &measured.plan;
     let figures = text::figures(measured, COLUMNS).join("\n");

@@ -1,4 +1,4 @@
-//! What a run has shown: for people, for programs, and as a page.
+//! The report of a run: for people, for programs, and as a page.
 
 mod html;
 mod plot;
@@ -18,10 +18,10 @@ use super::measured::Measured;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 
-/// The part of a core, or of all cores, above which the figures may be those of this program.
+/// The fraction of a core, or of all cores, above which this program may limit the figures.
 const BUSY: f64 = 0.8;
 
-/// What the figures of one-way calls mean.
+/// An explanation of the figures of one-way calls.
 pub(super) const ONE_WAY: &str = concat!(
     "One-way calls have no reply: a latency is the time until the call is queued to be written, ",
     "not until it has run, and the rate is that at which the connection takes calls. Callers wait ",
@@ -61,7 +61,7 @@ fn objects(measured: &Measured, output: &Output) -> Outcome {
     output.object("summary", summary(measured))
 }
 
-/// The figures of a run without its curves.
+/// Returns the figures of a run without its curves.
 fn summary(measured: &Measured) -> Value {
     json!({
         "plan": measured.plan,
@@ -78,7 +78,7 @@ fn summary(measured: &Measured) -> Value {
     })
 }
 
-/// The quantiles of latencies in microseconds; `null` without calls.
+/// Returns the quantiles of latencies in microseconds; `null` without calls.
 fn micros(latencies: &Latencies) -> Value {
     if latencies.count() == 0 {
         return Value::Null;
@@ -91,7 +91,7 @@ fn micros(latencies: &Latencies) -> Value {
     Value::Object(all.collect())
 }
 
-/// Prints whether the conditions hold; fails with those that do not.
+/// Prints the result of each condition; fails if one of them does not hold.
 pub(super) fn expectations(findings: &[Finding], output: &Output) -> Outcome {
     for finding in findings {
         let verdict = if finding.holds { "ok" } else { "failed" };
@@ -111,7 +111,7 @@ pub(super) fn expectations(findings: &[Finding], output: &Output) -> Outcome {
     }
 }
 
-/// Warns if the figures may be those of this program and not of the server.
+/// Warns if this program, and not the server, may limit the figures.
 pub(super) fn warn_if_busy(measured: &Measured, output: &Output) {
     warnings(measured).iter().for_each(|text| output.note(text));
 }
@@ -142,7 +142,7 @@ pub(super) fn write(path: &Path, text: &str) -> Outcome {
     written.map_err(|error| Failure::Own(format!("{}: {error}", path.display())))
 }
 
-/// The sentences that tell what latencies mean.
+/// Returns the sentences that explain the latencies.
 pub(super) fn explanation(measured: &Measured) -> String {
     let of_loop = match measured.service {
         Some(_) => {

@@ -1,21 +1,21 @@
-//! Plots of characters.
+//! Plots made of characters.
 
 use crate::bench::latencies::{Latencies, QUANTILES, duration, short};
 use crate::bench::measured::Interval;
 
-/// The lines of a plot over time.
+/// The number of lines of a plot over time.
 const HEIGHT: usize = 6;
 
-/// Eighths of a line, from the lowest on.
+/// The eighths of a line, from the lowest on.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Eighths of a column, from the narrowest on.
+/// The eighths of a column, from the narrowest on.
 const BARS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
 /// The width of the labels of an axis.
 const LABEL: usize = 10;
 
-/// A bar for each quantile.
+/// Returns a bar for each quantile.
 pub(super) fn quantiles(latencies: &Latencies, width: usize) -> Vec<String> {
     let values = QUANTILES.map(|(name, quantile)| (name, latencies.quantile(quantile)));
     let all: Vec<_> = values
@@ -33,7 +33,7 @@ pub(super) fn quantiles(latencies: &Latencies, width: usize) -> Vec<String> {
     lines.collect()
 }
 
-/// A bar of a part of this number of columns.
+/// Returns a bar that fills a fraction of this number of columns.
 fn bar(part: f64, columns: usize) -> String {
     let eighths = (part.clamp(0.0, 1.0) * columns as f64 * 8.0).round() as usize;
     let mut bar = EIGHTHS[8].to_string().repeat(eighths / 8);
@@ -43,7 +43,7 @@ fn bar(part: f64, columns: usize) -> String {
     bar
 }
 
-/// Successful calls per second over time.
+/// Plots successful calls per second over time.
 pub(super) fn rate(intervals: &[Interval], width: usize) -> Vec<String> {
     let columns = columns(intervals, width.saturating_sub(LABEL + 2));
     let highest = columns.iter().copied().fold(0.0, f64::max);
@@ -66,20 +66,20 @@ pub(super) fn rate(intervals: &[Interval], width: usize) -> Vec<String> {
     }
     let seconds: f64 = intervals.iter().map(|interval| interval.seconds).sum();
     let end = duration(seconds);
-    // At least a space from the beginning.
+    // At least one space separates it from the label of the beginning.
     let room = columns.len().saturating_sub(3).max(end.chars().count() + 1);
     lines.push(format!("{:>LABEL$} 0 s{end:>room$}", ""));
     lines
 }
 
-/// The rates in columns of equal times.
+/// Returns the rates in columns of equal durations.
 fn columns(intervals: &[Interval], max: usize) -> Vec<f64> {
     let seconds: f64 = intervals.iter().map(|interval| interval.seconds).sum();
     let count = max.min(intervals.len() * 2).max(1);
     let width = seconds / count as f64;
     let (mut at, mut ends) = (0, intervals.first().map_or(0.0, |first| first.seconds));
     let columns = (0..count).map(|column| {
-        // The interval in the middle of the column.
+        // A column shows the interval at its middle.
         let time = (column as f64 + 0.5) * width;
         while ends < time && at + 1 < intervals.len() {
             at += 1;

@@ -22,16 +22,16 @@ const PERCENTILES: [(&str, f64); 6] = [
     ("99.999 %", 0.99999),
 ];
 
-/// The points of a curve of percentiles.
+/// The number of points of a curve of percentiles.
 const POINTS: u32 = 200;
 
-/// The bars of a histogram.
+/// The number of bars of a histogram.
 const BARS: usize = 60;
 
-/// A kind of calls in an interval.
+/// A function that returns the number of calls of one kind in an interval.
 type Count = fn(&Interval) -> u64;
 
-/// A part of an axis, between 0 and 1.
+/// A position on an axis, between 0 and 1.
 type Part = f64;
 
 /// A picture with axes.
@@ -54,7 +54,7 @@ impl Picture {
         let _ = self.0.write_fmt(element);
     }
 
-    /// A line across the picture with its label, which has no special characters.
+    /// Draws a line across the picture with its label, which is not escaped.
     fn level(&mut self, at: Part, label: &str) {
         let (left, right, y) = (x(0.0), x(1.0), y(at));
         self.element(format_args!(
@@ -65,7 +65,7 @@ impl Picture {
         ));
     }
 
-    /// A label below the picture.
+    /// Writes a label below the picture.
     fn label(&mut self, at: Part, label: &str) {
         self.element(format_args!(
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
@@ -103,7 +103,7 @@ fn y(at: Part) -> f64 {
     TOP + (1.0 - at.clamp(0.0, 1.0)) * (HEIGHT - TOP - BOTTOM)
 }
 
-/// Latencies on an axis whose steps are powers of ten.
+/// An axis of latencies whose steps are powers of ten.
 #[derive(Clone, Copy)]
 struct Powers {
     low: f64,
@@ -129,7 +129,7 @@ impl Powers {
         (nanos.max(1.0).log10() - self.low) / (self.high - self.low)
     }
 
-    /// The powers of ten, with their places.
+    /// Returns the powers of ten, with their positions.
     fn steps(self) -> impl Iterator<Item = (Part, String)> {
         let count = (self.high - self.low) as u32;
         (0..=count).map(move |step| {
@@ -139,7 +139,7 @@ impl Powers {
     }
 }
 
-/// The kinds of latency, with the class of each.
+/// Returns the kinds of latency, with the class of each.
 fn both(measured: &Measured) -> Vec<(&'static str, &Latencies)> {
     let service = measured.service.as_ref().map(|service| ("sent", service));
     [("due", &measured.latency)]
@@ -148,7 +148,7 @@ fn both(measured: &Measured) -> Vec<(&'static str, &Latencies)> {
         .collect()
 }
 
-/// Latencies by percentile; both axes are logarithmic.
+/// Draws latencies by percentile; both axes are logarithmic.
 pub(super) fn percentiles(measured: &Measured) -> String {
     let mut picture = Picture::new("Latency by percentile");
     let (powers, decades) = (Powers::of(measured), (PERCENTILES.len() - 1) as f64);
@@ -169,7 +169,7 @@ pub(super) fn percentiles(measured: &Measured) -> String {
     picture.finish()
 }
 
-/// Calls, errors and skipped calls per second over time.
+/// Draws calls, errors and skipped calls per second over time.
 pub(super) fn over_time(measured: &Measured) -> String {
     let mut picture = Picture::new("Calls per second over time");
     let intervals = &measured.intervals;
@@ -207,7 +207,7 @@ pub(super) fn over_time(measured: &Measured) -> String {
     picture.finish()
 }
 
-/// The number of calls by latency, for both kinds of latency.
+/// Draws the number of calls by latency, for both kinds of latency.
 pub(super) fn histograms(measured: &Measured) -> String {
     let mut picture = Picture::new("Number of calls by latency");
     let powers = Powers::of(measured);

@@ -1,12 +1,12 @@
 //! The width of the terminal.
 
-/// The width of what is not printed on a terminal.
+/// The width if the output is not a terminal.
 const DEFAULT: usize = 80;
 
-/// The narrowest and the widest lines.
+/// The minimum and the maximum width.
 const BOUNDS: (usize, usize) = (40, 160);
 
-/// The number of columns for plots: those of the terminal, or of the variable `COLUMNS`.
+/// Returns the number of columns for plots: that of the terminal, or of the variable `COLUMNS`.
 pub(super) fn width() -> usize {
     let columns = std::env::var("COLUMNS").ok();
     let columns = columns.and_then(|columns| columns.parse().ok());

@@ -7,7 +7,7 @@ use crate::bench::latencies::{Latencies, QUANTILES, duration, short};
 use crate::bench::measured::{Measured, Messages};
 use crate::plural::counted;
 
-/// The lines of a report of this width.
+/// Returns the lines of a report of this width.
 pub(super) fn lines(measured: &Measured, width: usize) -> Vec<String> {
     let plan = &measured.plan;
     let mut lines = vec![
@@ -27,7 +27,7 @@ pub(super) fn lines(measured: &Measured, width: usize) -> Vec<String> {
     lines
 }
 
-/// The numbers of a report.
+/// Returns the lines with the figures of a report.
 pub(super) fn figures(measured: &Measured, width: usize) -> Vec<String> {
     let mut lines = counts(measured);
     for group in &measured.failures {
@@ -75,7 +75,7 @@ fn counts(measured: &Measured) -> Vec<String> {
     lines
 }
 
-/// The quantiles, of both kinds of latency if there are two.
+/// Returns the quantiles, of both kinds of latency if there are two.
 fn table(measured: &Measured) -> Vec<String> {
     let (latency, service) = (&measured.latency, measured.service.as_ref());
     let row = |name: &str, of: &dyn Fn(&Latencies) -> f64| {
@@ -94,7 +94,7 @@ fn table(measured: &Measured) -> Vec<String> {
     lines
 }
 
-/// The processor time of this program.
+/// Returns the line about the processor time of this program.
 fn generator(measured: &Measured) -> String {
     let generator = &measured.generator;
     let Some(used) = generator.used_cores(measured.seconds) else {
@@ -109,7 +109,7 @@ fn generator(measured: &Measured) -> String {
     )
 }
 
-/// Text in lines of at most this width.
+/// Breaks a text into lines of at most this width.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

@@ -42,7 +42,7 @@ impl Tap {
         let reply = waiting
             .reply
             .get_or_insert_with(|| Collected::new(payloads));
-        // Replies on the control stream and other reserved paths carry nothing about calls.
+        // Replies on the control stream and other reserved paths do not belong to calls.
         if !matches!(waiting.exchange, Exchange::Control | Exchange::Other) {
             reply.add(body);
         }

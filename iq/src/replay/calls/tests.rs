@@ -1,4 +1,4 @@
-//! Recordings that no recorder writes, and the order of calls.
+//! Tests of recordings that no recorder writes, and of the order of calls.
 
 use bytes::{Bytes, BytesMut};
 use iip_rpc::schema::Description;
@@ -6,7 +6,7 @@ use iip_rpc::schema::Description;
 use super::*;
 use crate::capture::{self, Begin, Closed, Message, Moment, Outcome as Kind};
 
-/// A recording with these records.
+/// Returns the calls of a recording with these records.
 fn recording(name: &str, records: impl IntoIterator<Item = Record>) -> Calls {
     let begin = Begin {
         unix_us: 0,
@@ -63,7 +63,7 @@ fn message(call: u64, bytes: usize) -> Record {
     })
 }
 
-/// The numbers of all calls in their order, and whether they have a reply.
+/// Returns the numbers of all calls in their order, with `true` for those that have a reply.
 fn numbers(calls: &mut Calls) -> Vec<(u64, bool)> {
     let mut all = Vec::new();
     while let Some(call) = calls.next().unwrap() {
@@ -133,7 +133,7 @@ fn recordings_that_would_take_too_much_memory_are_refused() {
     let services = (0..1025).map(|_| Record::Service(Box::new(Description::new("a"))));
     let mut services = recording("services", services);
     assert!(matches!(services.next(), Err(Failure::Own(text)) if text.contains("1024")));
-    // More messages than are kept of one call.
+    // These messages exceed what is kept of one call.
     let messages = (0..9).map(|_| message(1, 8 * 1024 * 1024));
     let stream = [request(1)].into_iter().chain(messages).chain([reply(1)]);
     let call = recording("stream", stream).next().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Whether something is wrong, judged as on the live page.
+//! The verdict on a server, by the same rules as on the live page.
 
 use iip_core::stats::verdict::{Failing, MAX_FINDINGS};
 
@@ -40,7 +40,7 @@ pub(super) fn verdict(is_ready: bool, methods: &[Method], totals: &[Total]) -> V
     };
     if texts.is_empty() {
         let rates = totals.iter().filter_map(|total| total.figures.rate);
-        // The sum of none would be -0.
+        // The sum of no rates would be -0.
         let rate = rates.fold(0.0, |sum, rate| sum + rate);
         texts.push(format!(
             "Nothing is wrong: {} calls/s served",
