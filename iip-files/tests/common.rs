@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use blake3::hazmat::HasherExt;
-use iip_files::service::{FilesClient, MAX_PIECE_BYTES, Piece};
+use iip_files::service::{
+    Files, FilesClient, Identity, MAX_PIECE_BYTES, OpenRequest, Opened, Piece,
+};
 use iip_files::{FileClient, Folder};
-use iip_rpc::{Client, Server};
+use iip_rpc::{CallContext, Client, Server, Status, StreamSender, Streaming};
 use tempfile::TempDir;
 
 /// Time after which a test gives up waiting.
@@ -150,4 +152,44 @@ pub(crate) fn pieces(bytes: &[u8], size: usize) -> Vec<Piece> {
         }
     }
     pieces
+}
+
+/// Opens an upload.
+pub(crate) async fn open(
+    files: &FilesClient,
+    path: &str,
+    size: usize,
+    previous: Option<u64>,
+) -> Result<Opened, Status> {
+    let identity = Identity {
+        size: size as u64,
+        ..Identity::default()
+    };
+    files
+        .open(OpenRequest {
+            path: path.to_owned(),
+            identity,
+            previous,
+        })
+        .await
+}
+
+/// Writes the first 2 MiB of `content` to an upload, and waits until they are on disk. Returns the
+/// streams, which keep the upload open.
+pub(crate) async fn begun(
+    files: &FilesClient,
+    transfer: u64,
+    content: &[u8],
+) -> (StreamSender<Piece>, Streaming<u64>) {
+    let (sender, stream) = Streaming::channel(1);
+    let ctx = CallContext::new();
+    let mut positions = files.write(&ctx, transfer, stream).await.unwrap();
+    for piece in pieces(&content[..2 * MIB], content.len()) {
+        sender.send(piece).await.unwrap();
+    }
+    within("bytes on disk", async {
+        while positions.next().await.unwrap().unwrap() < 2 * MIB as u64 {}
+    })
+    .await;
+    (sender, positions)
 }

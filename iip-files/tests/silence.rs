@@ -4,24 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use bytes::Bytes;
-use iip_files::service::{Files, FilesClient, Identity, OpenRequest, Opened, Piece, ReadRequest};
+use iip_files::service::{Files, FilesClient, Piece, ReadRequest};
 use iip_files::{Folder, go};
 use iip_rpc::{CallContext, Client, Code, Server, Status, Streaming, service};
 
-use crate::common::{MIB, Pair, content, passes, pieces, within};
-
-async fn open(files: &FilesClient, path: &str, size: usize) -> Result<Opened, Status> {
-    let identity = Identity {
-        size: size as u64,
-        ..Identity::default()
-    };
-    let request = OpenRequest {
-        path: path.to_owned(),
-        identity,
-        previous: None,
-    };
-    files.open(request).await
-}
+use crate::common::{MIB, Pair, begun, content, open, passes, pieces, within};
 
 async fn read(files: &FilesClient, path: &str) -> Result<Streaming<Piece>, Status> {
     let identity = files.stat(path).await?.identity;
@@ -108,26 +95,17 @@ async fn an_upload_without_pieces_ends_and_can_be_resumed() {
     let pair = Pair::with(|folder| folder.writable(true).max_open_transfers(1)).await;
     let files = pair.raw();
     let content = content(3 * MIB);
-    let first = open(&files, "file", content.len()).await.unwrap();
-    let (sender, stream) = Streaming::channel(1);
-    let ctx = CallContext::new();
-    let mut positions = files.write(&ctx, first.transfer, stream).await.unwrap();
-    for piece in pieces(&content[..2 * MIB], content.len()) {
-        sender.send(piece).await.unwrap();
-    }
-    within("bytes on disk", async {
-        while positions.next().await.unwrap().unwrap() < 2 * MIB as u64 {}
-    })
-    .await;
-    let status = open(&files, "other", 5).await.unwrap_err();
+    let first = open(&files, "file", content.len(), None).await.unwrap();
+    let (_sender, mut positions) = begun(&files, first.transfer, &content).await;
+    let status = open(&files, "other", 5, None).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     passes(Duration::from_secs(31)).await;
     let status = error_of(&mut positions).await;
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(status.message().contains("Folder::silence"), "{status}");
-    open(&files, "other", 5).await.unwrap();
+    open(&files, "other", 5, None).await.unwrap();
     passes(Duration::from_secs(31)).await;
-    let again = open(&files, "file", content.len()).await.unwrap();
+    let again = open(&files, "file", content.len(), None).await.unwrap();
     assert_eq!(again.offset, 2 * MIB as u64);
 }
 
@@ -135,7 +113,7 @@ async fn an_upload_without_pieces_ends_and_can_be_resumed() {
 async fn an_upload_that_is_complete_and_not_committed_frees_its_place() {
     let pair = Pair::with(|folder| folder.writable(true).max_open_transfers(1)).await;
     let files = pair.raw();
-    let first = open(&files, "file", 5).await.unwrap();
+    let first = open(&files, "file", 5, None).await.unwrap();
     let stream = Streaming::iter(pieces(b"bytes", 5));
     let ctx = CallContext::new();
     let mut positions = files.write(&ctx, first.transfer, stream).await.unwrap();
@@ -143,10 +121,10 @@ async fn an_upload_that_is_complete_and_not_committed_frees_its_place() {
         within("the end", positions.next()).await.unwrap().unwrap(),
         5
     );
-    let status = open(&files, "other", 5).await.unwrap_err();
+    let status = open(&files, "other", 5, None).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     passes(Duration::from_secs(31)).await;
-    open(&files, "other", 5).await.unwrap();
+    open(&files, "other", 5, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -155,13 +133,13 @@ async fn a_client_that_has_gone_frees_the_places_of_its_uploads_at_once() {
     let pair = Pair::with(|folder| set(folder).silence(Duration::from_secs(3600))).await;
     let client = Client::connect(pair.server.target()).await.unwrap();
     let files = FilesClient::new(client.clone());
-    open(&files, "one", 5).await.unwrap();
-    open(&files, "two", 5).await.unwrap();
-    let status = open(&pair.raw(), "three", 5).await.unwrap_err();
+    open(&files, "one", 5, None).await.unwrap();
+    open(&files, "two", 5, None).await.unwrap();
+    let status = open(&pair.raw(), "three", 5, None).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     client.close(Duration::ZERO).await;
     within("a free place", async {
-        while open(&pair.raw(), "three", 5).await.is_err() {
+        while open(&pair.raw(), "three", 5, None).await.is_err() {
             tokio::task::yield_now().await;
         }
     })
@@ -220,7 +198,7 @@ async fn with_go_upload(silence: Duration) -> WithGo {
     let body = [&length[..], json, b"bytes"].concat();
     GoClient::new(go.clone()).upload(body.into()).await.unwrap();
     let files = FilesClient::new(Client::connect(server.target()).await.unwrap());
-    let status = open(&files, "other", 5).await.unwrap_err();
+    let status = open(&files, "other", 5, None).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     WithGo {
         _temp: temp,
@@ -234,7 +212,7 @@ async fn with_go_upload(silence: Duration) -> WithGo {
 async fn an_upload_of_a_go_client_that_is_silent_frees_its_place() {
     let served = with_go_upload(Duration::from_secs(30)).await;
     passes(Duration::from_secs(31)).await;
-    open(&served.files, "other", 5).await.unwrap();
+    open(&served.files, "other", 5, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -242,7 +220,7 @@ async fn an_upload_of_a_go_client_that_has_gone_frees_its_place_at_once() {
     let served = with_go_upload(Duration::from_secs(3600)).await;
     served.go.close(Duration::ZERO).await;
     within("a free place", async {
-        while open(&served.files, "other", 5).await.is_err() {
+        while open(&served.files, "other", 5, None).await.is_err() {
             tokio::task::yield_now().await;
         }
     })

@@ -5,30 +5,11 @@ use std::time::Duration;
 
 use iip_files::Folder;
 use iip_files::service::{
-    CommitRequest, Files, FilesClient, Identity, Modified, OpenRequest, Opened, Piece,
+    CommitRequest, Files, FilesClient, Identity, Modified, OpenRequest, Piece,
 };
 use iip_rpc::{CallContext, Client, Code, Status, Streaming};
 
-use crate::common::{MIB, Pair, content, pieces, serve, within};
-
-async fn open(
-    files: &FilesClient,
-    path: &str,
-    size: usize,
-    previous: Option<u64>,
-) -> Result<Opened, Status> {
-    let identity = Identity {
-        size: size as u64,
-        ..Identity::default()
-    };
-    files
-        .open(OpenRequest {
-            path: path.to_owned(),
-            identity,
-            previous,
-        })
-        .await
-}
+use crate::common::{MIB, Pair, begun, content, open, pieces, serve, within};
 
 /// Writes `content` to an upload. Returns the reply stream, which keeps the upload open.
 async fn write(
@@ -85,16 +66,7 @@ async fn a_writer_is_replaced_within_its_stream_by_its_next_attempt() {
     let files = pair.raw();
     let content = content(3 * MIB);
     let first = open(&files, "file", content.len(), None).await.unwrap();
-    let (sender, stream) = Streaming::channel(1);
-    let ctx = CallContext::new();
-    let mut positions = files.write(&ctx, first.transfer, stream).await.unwrap();
-    for piece in pieces(&content[..2 * MIB], content.len()) {
-        sender.send(piece).await.unwrap();
-    }
-    within("bytes on disk", async {
-        while positions.next().await.unwrap().unwrap() < 2 * MIB as u64 {}
-    })
-    .await;
+    let (_sender, mut positions) = begun(&files, first.transfer, &content).await;
     let second = open(&files, "file", content.len(), Some(first.transfer));
     let second = within("the second", second).await.unwrap();
     assert_eq!(second.offset, 2 * MIB as u64);

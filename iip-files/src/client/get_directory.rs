@@ -151,10 +151,7 @@ impl FileClient {
                 SmallRead::Refused(reason) => tracker.unreadable(&file.path, &reason),
             }
         }
-        if let Some(rate) = &self.options.rate {
-            let bytes = sizes.iter().sum::<u64>();
-            tokio::time::sleep_until(rate.take(bytes as usize)).await;
-        }
+        self.options.pay(sizes.iter().sum::<u64>() as usize).await;
         write_small_files(root, small).await?;
         tracker.done_small(sizes.into_iter());
         Ok(())

@@ -88,6 +88,13 @@ impl TransferOptions {
         self.progress = Some(Arc::new(callback));
         self
     }
+
+    /// Waits until the rate limit allows this number of bytes.
+    pub(crate) async fn pay(&self, bytes: usize) {
+        if let Some(rate) = &self.rate {
+            rate.pay(bytes).await;
+        }
+    }
 }
 
 impl Default for TransferOptions {

@@ -162,9 +162,7 @@ impl FileClient {
         if files.is_empty() {
             return Ok(());
         }
-        if let Some(rate) = &self.options.rate {
-            tokio::time::sleep_until(rate.take(bytes)).await;
-        }
+        self.options.pay(bytes).await;
         let sizes: Vec<u64> = files.iter().map(|file| file.bytes.len() as u64).collect();
         // The server may limit the rate, to 10 kB/s at least.
         let server = self.patient(Duration::from_secs(bytes as u64 / 10_000));

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use iip_rpc::{Client, Code, Status};
-use tokio::time::sleep_until;
 
 use super::wire::{Download, Part, Upload, Uploaded};
 use super::{GoFiles, GoFilesClient};
@@ -95,7 +94,7 @@ impl GoFileClient {
             if part.is_end {
                 break;
             }
-            self.pay(length).await;
+            self.options.pay(length).await;
         }
         tracker.size(position);
         blocking(move || target.commit(position)).await?;
@@ -130,7 +129,7 @@ impl GoFileClient {
             }
             position += done;
             tracker.sent(position);
-            self.pay(data.len()).await;
+            self.options.pay(data.len()).await;
         }
         let now = root::identity(&file);
         let now = now.map_err(|error| failed(error, format_args!("reading {remote}")))?;
@@ -147,13 +146,6 @@ impl GoFileClient {
         let tracker = Tracker::new(self.options.progress.as_deref());
         tracker.single(remote);
         tracker
-    }
-
-    /// Waits until the rate limit allows this number of bytes.
-    async fn pay(&self, bytes: usize) {
-        if let Some(rate) = &self.options.rate {
-            sleep_until(rate.take(bytes)).await;
-        }
     }
 
     /// Returns the offset at which a download starts: after the bytes of an earlier download, if
